@@ -1,0 +1,1 @@
+"""File formats for points and worlds, loader beside writer."""

@@ -1,0 +1,5 @@
+"""Points, their projection and their alignment."""
+
+from worldstereo.geometry.point_cloud import PointCloud
+
+__all__ = ["PointCloud"]

@@ -1,0 +1,1 @@
+"""The two geometric memories: a growing point cloud and a bank of posed frames."""

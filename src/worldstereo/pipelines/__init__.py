@@ -1,0 +1,1 @@
+"""From conditions to clips, and from clips to a world."""

@@ -1,0 +1,1 @@
+"""Pages to look at: the interactive scene view and the report."""
