@@ -1,1 +1,39 @@
-"""The command line, one file a verb."""
+"""The command line: one file a verb. Nothing heavy is imported before a verb runs."""
+
+import sys
+
+import typer
+
+from worldstereo.cli import evaluate, export, extend, generate, info, preview, train
+from worldstereo.errors import InputError
+
+app = typer.Typer(
+    name="worldstereo",
+    help="From one photograph or 360° panorama: consistent videos along exact camera paths, and a 3D scene.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("generate")(generate.generate)
+app.command("preview")(preview.preview)
+app.command("extend")(extend.extend)
+app.command("export")(export.export)
+app.command("info")(info.info)
+app.add_typer(train.app, name="train")
+app.add_typer(evaluate.app, name="evaluate")
+
+
+def main() -> None:
+    """Run the command line; a user's error is one sentence and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    try:
+        app()
+    except InputError as error:
+        print(f"worldstereo: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nworldstereo: stopped; run the same command again to go on where it stopped", file=sys.stderr)
+        sys.exit(130)

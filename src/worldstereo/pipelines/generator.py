@@ -9,6 +9,7 @@ from torch import Tensor
 
 from worldstereo.cameras import Cameras
 from worldstereo.geometry.rendering import PointRender
+from worldstereo.memory.global_geometric import GlobalGeometricMemory
 from worldstereo.memory.references import References
 
 
@@ -19,15 +20,15 @@ class ClipConditions:
     Attributes:
         cameras: the clip's cameras; the first one sees `image`.
         image: the first frame, RGB in [0, 1].
-        guidance: the global cloud (and the sky) rendered along the path at the generator's `point_radius`.
-        references: frames of earlier clips, none for the first clip of a memory without frames.
+        guidance: the global cloud (and the sky) along the path, as the generator's `render_guidance` made it.
+        references: frames of the spatial-stereo memory, one or none for each frame of the clip.
         seed: depends on (the run's seed, the clip's number) alone.
     """
 
     cameras: Cameras
     image: Float[Tensor, "3 h w"]
     guidance: PointRender
-    references: References | None
+    references: References
     seed: int
 
 
@@ -36,13 +37,15 @@ class VideoGenerator(Protocol):
 
     Attributes:
         name: what `--model` takes and what reports show.
-        point_radius: the radius of the guidance render's points in NDC (the shorter image side is 2 wide).
-        is_baseline: whether no network is involved; reports say so.
+        is_baseline: whether no network is involved; help, report and README say so.
     """
 
     name: str
-    point_radius: float
     is_baseline: bool
+
+    def render_guidance(self, memory: GlobalGeometricMemory, cameras: Cameras) -> PointRender:
+        """The memory along a path, rendered as this generator was built for."""
+        ...
 
     def generate(self, conditions: ClipConditions, on_progress: Callable[[int, int], None]) -> Float[Tensor, "f 3 h w"]:
         """Frames along `conditions.cameras`, RGB in [0, 1]; `on_progress(done, total)` is called after each step."""

@@ -1,0 +1,5 @@
+"""`python -m worldstereo.cli`."""
+
+from worldstereo.cli import main
+
+main()

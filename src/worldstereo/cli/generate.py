@@ -1,0 +1,47 @@
+"""`worldstereo generate`: from a picture to a world folder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from worldstereo.cli import options
+
+
+def generate(
+    picture: options.PictureArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="World folder.", show_default="<picture>.world beside the picture"),
+    ] = None,
+    trajectory: options.TrajectoryOption = None,
+    preset: options.PresetOption = None,
+    model: options.ModelOption = "warp",
+    depth: options.DepthOption = "nano",
+    depth_scale: options.DepthScaleOption = None,
+    camera: options.CameraOption = None,
+    projection: options.ProjectionOption = options.ProjectionChoice.auto,
+    fov: options.FovOption = 60.0,
+    short_side: options.ShortSideOption = 480,
+    frames: options.FramesOption = 21,
+    seed: options.SeedOption = 0,
+    device: options.DeviceOption = "cpu",
+    quiet: options.QuietOption = False,
+) -> None:
+    """Make videos along camera paths, a point cloud and a report from one picture.
+
+    Run it again after a crash or a stop: finished clips are kept, and the result is the same.
+    """
+    from worldstereo.depth.registry import better_options
+    from worldstereo.exporters.world import finish
+    from worldstereo.pipelines.world import WorldPipeline
+
+    settings = options.make_settings(trajectory, preset, projection, camera, fov, short_side, frames, seed)
+    folder = out or picture.with_name(f"{picture.stem}.world")
+    pipeline = WorldPipeline.from_pretrained(model, depth=depth, depth_scale=depth_scale, device=device)
+    with options.progress(quiet) as on_progress:
+        world = pipeline(picture, folder, settings, on_progress)
+        on_progress("writing the report", 1.0)
+        report = finish(world)
+    typer.echo(f"{folder}: {len(world.clips)} clips, {len(world.point_cloud):,} points; open {report}")
+    typer.echo(better_options())

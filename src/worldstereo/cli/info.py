@@ -1,0 +1,58 @@
+"""`worldstereo info`: what will be used, what is missing, what a run costs."""
+
+import platform
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def info(
+    world: Annotated[Path | None, typer.Argument(help="A world folder to describe.", show_default=False)] = None,
+) -> None:
+    """Show versions, devices, back-ends within reach and what a run costs; or describe a world."""
+    from rich.console import Console
+
+    console = Console()
+    if world is not None:
+        _describe_world(console, world)
+    else:
+        _describe_machine(console)
+
+
+def _describe_machine(console: "Console") -> None:  # type: ignore[name-defined]
+    import torch
+    from rich.table import Table
+
+    import worldstereo
+    from worldstereo.depth.registry import back_ends
+
+    console.print(
+        f"worldstereo {worldstereo.__version__}, Python {platform.python_version()}, torch {torch.__version__}"
+    )
+    devices = [f"cpu ({torch.get_num_threads()} threads)"]
+    devices += [f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    console.print(f"devices: {', '.join(devices)}")
+    console.print("generators: warp (baseline: no network; the default)")
+    table = Table("depth back-end", "ready", "licence", "how to get it", title="Depth")
+    for entry in back_ends():
+        table.add_row(entry.name, "yes" if entry.installed else "no", entry.licence, entry.how)
+    console.print(table)
+    console.print(
+        "a default run (4 clips of 21 frames, 480 px high) on 2 CPU cores: see the README for measured seconds and GB"
+    )
+
+
+def _describe_world(console: "Console", folder: Path) -> None:  # type: ignore[name-defined]
+    from worldstereo.pipelines.world_folder import World
+
+    world = World(folder)
+    manifest = world.manifest
+    console.print(f"{folder}: world of {manifest.source_name}, made by worldstereo {manifest.request.software}")
+    console.print(f"generator {manifest.request.model}, depth {manifest.depth_source}, seed {manifest.request.seed}")
+    console.print(f"frames {manifest.width}×{manifest.height}; intrinsics from {manifest.intrinsics_source}")
+    for clip in world.clips:
+        console.print(f"  {clip.name}: {'done' if clip.is_done else 'not made yet'}")
+    console.print(f"points: {len(world.point_cloud):,}")

@@ -1,0 +1,44 @@
+"""`worldstereo preview`: the paths in the scene, before anything is generated."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from worldstereo.cli import options
+
+
+def preview(
+    picture: options.PictureArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Page to write.", show_default="<picture>.preview.html beside the picture"),
+    ] = None,
+    trajectory: options.TrajectoryOption = None,
+    preset: options.PresetOption = None,
+    depth: options.DepthOption = "nano",
+    depth_scale: options.DepthScaleOption = None,
+    camera: options.CameraOption = None,
+    projection: options.ProjectionOption = options.ProjectionChoice.auto,
+    fov: options.FovOption = 60.0,
+    short_side: options.ShortSideOption = 480,
+    frames: options.FramesOption = 21,
+    device: options.DeviceOption = "cpu",
+) -> None:
+    """Draw the chosen paths in the scene, as a picture and an interactive page."""
+    from worldstereo.images import load_picture, save_png
+    from worldstereo.pipelines.world import WorldPipeline
+    from worldstereo.viewer.preview import PathSketch, draw_preview, write_preview_page
+
+    settings = options.make_settings(trajectory, preset, projection, camera, fov, short_side, frames, seed=0)
+    page = out or picture.with_name(f"{picture.stem}.preview.html")
+    pipeline = WorldPipeline.from_pretrained(depth=depth, depth_scale=depth_scale, device=device)
+    begun, paths = pipeline.start(load_picture(picture), settings)
+    sketches = [PathSketch(str(path.trajectory), path.cameras) for path in paths]
+    still = draw_preview(begun.lifted.cloud, sketches)
+    save_png(page.with_suffix(".png"), still)
+    write_preview_page(page, begun.lifted.cloud, begun.lifted.sky, sketches, still)
+    for path in paths:
+        shortened = "" if path.fraction == 1 else f" (shortened to {path.fraction:.0%} to keep clear of the scene)"
+        typer.echo(f"{path.trajectory}{shortened}")
+    typer.echo(f"look at {page} and {page.with_suffix('.png')}")

@@ -1,0 +1,44 @@
+"""Filling holes from their surroundings, without a network."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+_TINY = 1e-12
+
+
+def pull_push(
+    values: Float[Tensor, "n c h w"], known: Bool[Tensor, "n 1 h w"], importance: Float[Tensor, "n 1 h w"]
+) -> Float[Tensor, "n c h w"]:
+    """Fill the unknown pixels by multi-scale pull–push (after Gortler et al., The Lumigraph, SIGGRAPH 1996, §3.4).
+
+    Pull: each coarser level holds the mean of the known ones of 2×2 finer pixels. Push: unknown pixels take the
+    bilinearly enlarged coarser level. Both means are weighted by importance, so that a hole between an important
+    and an unimportant side takes after the important one. Known pixels come back unchanged, constants are
+    reproduced, and the result stays within the range of the known values. Linear in the number of pixels.
+
+    Args:
+        values: any channels; ignored where unknown.
+        known: which pixels count.
+        importance: > 0 where known; only ratios matter.
+
+    Returns:
+        The filled values; 0 if nothing at all is known.
+    """
+    weight = importance * known
+    levels = [(values * known, weight, known)]
+    while max(levels[-1][0].shape[-2:]) > 1:
+        fine, weight, here = levels[-1]
+        pad = (0, fine.shape[-1] % 2, 0, fine.shape[-2] % 2)
+        mass = F.avg_pool2d(F.pad(weight, pad), 2)
+        count = F.avg_pool2d(F.pad(here.to(values.dtype), pad), 2)
+        mean = F.avg_pool2d(F.pad(fine * weight, pad), 2) / mass.clamp_min(_TINY)
+        levels.append((mean, mass / count.clamp_min(_TINY), count > 0))
+    filled, weight, _ = levels[-1]
+    for fine, own_weight, here in reversed(levels[:-1]):
+        pushed = F.interpolate(weight, size=fine.shape[-2:], mode="bilinear", align_corners=False)
+        coarse = F.interpolate(filled * weight, size=fine.shape[-2:], mode="bilinear", align_corners=False)
+        filled = torch.where(here, fine, coarse / pushed.clamp_min(_TINY))
+        weight = torch.where(here, own_weight, pushed)
+    return filled

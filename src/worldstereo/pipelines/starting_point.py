@@ -1,0 +1,129 @@
+"""From a photograph or a panorama to the cameras, points and reference frames that a world starts from."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from worldstereo.cameras import Cameras
+from worldstereo.cameras.trajectories import SceneScale
+from worldstereo.depth import DepthEstimator
+from worldstereo.depth.intrinsics import photo_intrinsics
+from worldstereo.depth.panorama import estimate_panorama
+from worldstereo.errors import InputError
+from worldstereo.geometry.lifting import Lifted, lift_panorama, lift_picture
+from worldstereo.images import Picture, fit_picture, is_panorama, resize_picture
+
+Projection = Literal["perspective", "equirectangular"]
+
+_PANORAMA_FOV = 90.0
+_PANORAMA_ASPECT = 16 / 9
+_PANORAMA_HEIGHT = 2  # in short sides: a 90° view then has about as many pixels as the panorama behind it
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """What is known before the first clip.
+
+    Attributes:
+        picture: the input as used (a photo cropped and resized to the working size, or the panorama).
+        camera: the perspective camera that paths start from; its image size is that of the clips.
+        depth: z-depth of a photo, distance along the ray of a panorama, 0 = unknown.
+        sky: where the input shows sky.
+        lifted: the input's points.
+        scale: the scene's unit of length and its up direction.
+        depth_source, intrinsics_source: where they come from, for people.
+    """
+
+    picture: Float[Tensor, "3 h w"]
+    projection: Projection
+    camera: Cameras
+    depth: Float[Tensor, "h w"]
+    sky: Bool[Tensor, "h w"]
+    lifted: Lifted
+    scale: SceneScale
+    depth_source: str
+    intrinsics_source: str
+
+
+def resolve_projection(picture: Picture, projection: Literal["auto", "perspective", "equirectangular"]) -> Projection:
+    """A picture of exactly 2:1 is a panorama unless said otherwise.
+
+    Raises:
+        InputError: equirectangular was said of a picture that is not 2:1.
+    """
+    height, width = picture.rgb.shape[1:]
+    if projection == "auto":
+        return "equirectangular" if is_panorama(width, height) else "perspective"
+    if projection == "equirectangular" and not is_panorama(width, height):
+        raise InputError(
+            f"{picture.path}: is {width}×{height}, but an equirectangular panorama is twice as wide as high; "
+            f"crop or pad it, or use --projection perspective"
+        )
+    return projection
+
+
+def start_from_photo(
+    picture: Picture, estimator: DepthEstimator, given: Cameras | None, short_side: int, default_fov: float
+) -> StartingPoint:
+    """A photo of one camera: given, or at the world's origin."""
+    fitted = fit_picture(picture.rgb, short_side)
+    height, width = fitted.rgb.shape[1:]
+    if given is not None:
+        given = fitted.follow(given[0])
+    known = None if given is None else given.intrinsics[0]
+    prediction = estimator.estimate(fitted.rgb, known)
+    intrinsics, source = photo_intrinsics(
+        given, picture.exif_focal_35mm, prediction.intrinsics, width, height, default_fov
+    )
+    pose = torch.eye(4)[None] if given is None else given.cam_from_world
+    camera = Cameras(pose, intrinsics[None], width, height)
+    if not bool(prediction.valid.any()):
+        raise InputError(f"{picture.path}: the depth back-end {prediction.source} found no surface at all; try another")
+    lifted = lift_picture(fitted.rgb, prediction, camera)
+    return StartingPoint(
+        picture=fitted.rgb,
+        projection="perspective",
+        camera=camera,
+        depth=prediction.depth,
+        sky=prediction.sky,
+        lifted=lifted,
+        scale=SceneScale(_median_depth(prediction.depth), prediction.metric, _world_up(camera)),
+        depth_source=prediction.source,
+        intrinsics_source=source,
+    )
+
+
+def start_from_panorama(picture: Picture, estimator: DepthEstimator, short_side: int) -> StartingPoint:
+    """A 360° panorama at the world's origin, its centre column ahead."""
+    height = min(picture.rgb.shape[1], _PANORAMA_HEIGHT * short_side)
+    panorama = resize_picture(picture.rgb, 2 * height, height)
+    estimate = estimate_panorama(panorama, estimator)
+    if not bool((estimate.distance > 0).any()):
+        raise InputError(f"{picture.path}: the depth back-end {estimate.source} found no surface at all; try another")
+    width = round(short_side * _PANORAMA_ASPECT / 16) * 16
+    camera = Cameras.from_fov(_PANORAMA_FOV, width, short_side)
+    return StartingPoint(
+        picture=panorama,
+        projection="equirectangular",
+        camera=camera,
+        depth=estimate.distance,
+        sky=estimate.sky,
+        lifted=lift_panorama(panorama, estimate.distance, estimate.sky),
+        scale=SceneScale(_median_depth(estimate.distance), estimate.metric, _world_up(camera)),
+        depth_source=estimate.source,
+        intrinsics_source=f"a chosen {_PANORAMA_FOV:.0f}° view of the panorama",
+    )
+
+
+def _median_depth(depth: Float[Tensor, "h w"]) -> float:
+    return float(depth[depth > 0].median())
+
+
+def _world_up(camera: Cameras) -> Float[Tensor, "3"]:
+    """The world's −y axis if the camera stands roughly upright in it (OpenCV worlds), else the camera's own up."""
+    own_up = -camera.cam_from_world[0, 1, :3]
+    world_up = own_up.new_tensor([0.0, -1.0, 0.0])
+    return world_up if float(own_up @ world_up) > 0.5 else own_up

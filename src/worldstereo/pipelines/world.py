@@ -1,0 +1,364 @@
+"""The whole loop: picture -> points -> path -> clip -> both memories -> next path."""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+import worldstereo
+from worldstereo.cameras import Cameras
+from worldstereo.cameras.files import read_cameras, write_official
+from worldstereo.cameras.trajectories import (
+    Obstacles,
+    SceneScale,
+    Trajectory,
+    parse_trajectory,
+    preset,
+    shorten_to_clear,
+)
+from worldstereo.depth import DepthEstimator, DepthPrediction
+from worldstereo.depth.registry import create_depth_estimator
+from worldstereo.errors import InputError
+from worldstereo.files import write_json
+from worldstereo.images import Picture, load_picture
+from worldstereo.memory.global_geometric import GlobalGeometricMemory
+from worldstereo.memory.spatial_stereo import SpatialStereoMemory, update_indices
+from worldstereo.pipelines.generator import ClipConditions, VideoGenerator
+from worldstereo.pipelines.starting_point import (
+    Projection,
+    StartingPoint,
+    resolve_projection,
+    start_from_panorama,
+    start_from_photo,
+)
+from worldstereo.pipelines.warp import WarpGenerator
+from worldstereo.pipelines.world_folder import Clip, ClipPlan, Manifest, Request, World, exclusive
+from worldstereo.viewer.video import write_video
+
+FRAMES_PER_SECOND = 16
+
+OnProgress = Callable[[str, float], None]
+"""Called as (what is being done, share of the whole that is done in [0, 1])."""
+
+
+def _silent(what: str, share: float) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user can choose for a world.
+
+    Attributes:
+        trajectories: paths as `parse_trajectory` reads them; empty for the preset.
+        preset: a name of `trajectories.PRESETS`; none for the default of the picture's projection.
+        projection: of the picture; "auto" takes a 2:1 picture for a panorama.
+        camera: a camera file of the photo, whose first camera is used.
+        default_fov: horizontal field of view in degrees where nothing else is known.
+        short_side: of the clips, in pixels.
+        frames: per clip.
+        seed: of all randomness.
+    """
+
+    trajectories: tuple[str, ...] = ()
+    preset: str | None = None
+    projection: Literal["auto", "perspective", "equirectangular"] = "auto"
+    camera: Path | None = None
+    default_fov: float = 60.0
+    short_side: int = 480
+    frames: int = 21
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.frames <= 201:
+            raise InputError(f"--frames {self.frames}: must lie between 2 and 201")
+        if not 64 <= self.short_side <= 2160 or self.short_side % 16:
+            raise InputError(f"--short-side {self.short_side}: must be a multiple of 16 between 64 and 2160")
+        if not 10 <= self.default_fov <= 150:
+            raise InputError(f"--fov {self.default_fov:g}: must lie between 10 and 150 degrees")
+
+    def paths(self, projection: Projection) -> tuple[Trajectory, ...]:
+        """The trajectories asked for, or those of the preset."""
+        if self.trajectories:
+            return tuple(parse_trajectory(text) for text in self.trajectories)
+        return preset(self.preset or ("panorama" if projection == "equirectangular" else "default"))
+
+
+@dataclass(frozen=True)
+class PlannedPath:
+    """A path through the scene, before anything is generated.
+
+    Attributes:
+        trajectory: what was asked for.
+        cameras: what will be flown, the start first.
+        fraction: how much of the asked amounts was kept so as not to run into the geometry, in [0, 1].
+    """
+
+    trajectory: Trajectory
+    cameras: Cameras
+    fraction: float
+
+
+def create_generator(model: str) -> VideoGenerator:
+    """The generator of that name.
+
+    Raises:
+        InputError: unknown; the message lists what is known.
+    """
+    if model == WarpGenerator.name:
+        return WarpGenerator()
+    raise InputError(f"--model {model}: unknown; known: warp (the baseline: no network)")
+
+
+def plan_paths(
+    trajectories: Sequence[Trajectory], start: Cameras, scale: SceneScale, memory: GlobalGeometricMemory, frames: int
+) -> list[PlannedPath]:
+    """Cameras of paths from `start`, each shortened where it would run into the cloud."""
+    obstacles = Obstacles(memory.cloud.points)
+    planned = []
+    for trajectory in trajectories:
+        kept, fraction = shorten_to_clear(trajectory, start, scale, obstacles)
+        planned.append(PlannedPath(trajectory, kept.cameras(start, scale, frames), fraction))
+    return planned
+
+
+class WorldPipeline:
+    """Makes and extends worlds with one generator and one depth back-end."""
+
+    def __init__(self, generator: VideoGenerator, depth: DepthEstimator) -> None:
+        self.generator = generator
+        self.depth = depth
+
+    @classmethod
+    def from_pretrained(
+        cls, model: str = "warp", *, depth: str = "nano", depth_scale: float | None = None, device: str = "cpu"
+    ) -> "WorldPipeline":
+        """The pipeline of a generator's name and a depth back-end's name (see `create_depth_estimator`).
+
+        Raises:
+            InputError: an unknown name.
+        """
+        return cls(create_generator(model), create_depth_estimator(depth, depth_scale=depth_scale, device=device))
+
+    def start(self, picture: Picture, settings: Settings) -> tuple[StartingPoint, list[PlannedPath]]:
+        """Everything that is known before the first clip: points, cameras, planned paths.
+
+        Raises:
+            InputError: unusable camera file, depth or path.
+        """
+        projection = resolve_projection(picture, settings.projection)
+        trajectories = settings.paths(projection)
+        if projection == "equirectangular":
+            if settings.camera is not None:
+                raise InputError(f"{settings.camera}: a panorama takes no --camera; leave the option out")
+            begun = start_from_panorama(picture, self.depth, settings.short_side)
+        else:
+            given = None
+            if settings.camera is not None:
+                height, width = picture.rgb.shape[1:]
+                given = read_cameras(settings.camera, width=width, height=height).cameras
+            begun = start_from_photo(picture, self.depth, given, settings.short_side, settings.default_fov)
+        memory = GlobalGeometricMemory(begun.lifted.cloud, begun.lifted.sky)
+        return begun, plan_paths(trajectories, begun.camera, begun.scale, memory, settings.frames)
+
+    def __call__(
+        self,
+        picture: str | Path,
+        out: str | Path,
+        settings: Settings | None = None,
+        on_progress: OnProgress = _silent,
+    ) -> World:
+        """Make the world of a picture in the folder `out`, or go on with it where an earlier run ended.
+
+        Raises:
+            InputError: unusable input; or `out` holds something else, or a world of another picture or of other
+                settings: nothing is overwritten.
+        """
+        settings = settings or Settings()
+        folder = Path(out)
+        loaded = load_picture(Path(picture))
+        request = self._request(loaded, settings)
+        World.require_same_or_new(folder, request)
+        with exclusive(folder):
+            if World.exists(folder):
+                world = World(folder)
+            else:
+                on_progress("estimating depth", 0.0)
+                begun, paths = self.start(loaded, settings)
+                world = _write_start(folder, loaded.path.name, request, begun, paths)
+            self._make_clips(world, on_progress)
+        return world
+
+    def extend(
+        self,
+        world: World,
+        trajectories: Sequence[str],
+        start: str = "input",
+        on_progress: OnProgress = _silent,
+    ) -> World:
+        """Add clips to a world, with all its memory; clips that an earlier run left unfinished come first.
+
+        Args:
+            start: "input", or "CLIP:FRAME" (e.g. "0:20") to leave from a generated frame.
+
+        Raises:
+            InputError: a bad path or start, or the world was made with another generator or depth back-end.
+        """
+        request = world.manifest.request
+        if (request.model, request.depth) != (self.generator.name, self.depth.name):
+            raise InputError(
+                f"{world.folder}: was made with --model {request.model} --depth {request.depth}, "
+                f"not {self.generator.name} and {self.depth.name}; extend it with the same"
+            )
+        parsed = [parse_trajectory(text) for text in trajectories]
+        with exclusive(world.folder):
+            self._make_clips(world, on_progress)
+            camera = world.frame_camera(start)
+            scale = SceneScale(world.manifest.radius, world.manifest.metric, torch.tensor(world.manifest.up))
+            paths = plan_paths(parsed, camera, scale, world.memory, request.frames)
+            world.plan_more(_write_plans(world.folder, paths, start, first=len(world.clips)))
+            self._make_clips(world, on_progress)
+        return world
+
+    def _request(self, picture: Picture, settings: Settings) -> Request:
+        projection = resolve_projection(picture, settings.projection)
+        return Request(
+            picture_sha256=hashlib.sha256(picture.path.read_bytes()).hexdigest(),
+            projection=projection,
+            depth=self.depth.name,
+            camera="" if settings.camera is None else str(settings.camera),
+            model=self.generator.name,
+            trajectories=tuple(str(trajectory) for trajectory in settings.paths(projection)),
+            seed=settings.seed,
+            frames=settings.frames,
+            short_side=settings.short_side,
+            default_fov=settings.default_fov,
+            software=worldstereo.__version__,
+        )
+
+    def _make_clips(self, world: World, on_progress: OnProgress) -> None:
+        clips = world.clips
+        if world.is_done:
+            return
+        memory = world.memory
+        bank = _restore_bank(world)
+        for index, clip in enumerate(clips):
+            if clip.is_done:
+                continue
+
+            def report(what: str, share: float, index: int = index) -> None:
+                on_progress(f"clip {index + 1} of {len(clips)}: {what}", (index + share) / len(clips))
+
+            self._make_clip(world, index, memory, bank, report)
+        on_progress("done", 1.0)
+
+    def _make_clip(
+        self,
+        world: World,
+        index: int,
+        memory: GlobalGeometricMemory,
+        bank: SpatialStereoMemory,
+        on_progress: OnProgress,
+    ) -> None:
+        """Guidance, references, frames, then both memories; every file, then the mark that the clip is done."""
+        clip, began = world.clips[index], time.perf_counter()
+        cameras = clip.cameras
+        on_progress("rendering the memory along the path", 0.0)
+        guidance = self.generator.render_guidance(memory, cameras)
+        references = bank.retrieve(cameras, memory.cloud)
+        conditions = ClipConditions(
+            cameras=cameras,
+            image=world.frame(clip.plan.start),
+            guidance=guidance,
+            references=references,
+            seed=world.manifest.request.seed * 1_000_003 + index,
+        )
+        frames = self.generator.generate(
+            conditions, lambda done, total: on_progress("generating frames", 0.25 + 0.25 * done / total)
+        )
+        on_progress("writing frames", 0.5)
+        frames = clip.write_frames(frames)
+        clip.write_guidance(guidance)
+        on_progress("estimating depth of the new frames", 0.6)
+        kept = list(update_indices(len(frames)))
+        update = memory.update(frames[kept], cameras[kept], self._depths(frames[kept], cameras[kept], memory))
+        bank_size = len(bank)
+        bank.add_clip(frames, cameras, clip.name)
+        on_progress("writing the clip", 0.9)
+        write_video(clip.video, frames, FRAMES_PER_SECOND)
+        write_json(
+            clip.folder / "references.json",
+            {
+                "bank_names": list(bank.names[:bank_size]),
+                "reference_of_frame": references.for_target.tolist(),
+                "coverage": references.coverage.tolist(),
+            },
+        )
+        write_json(
+            clip.folder / "update.json",
+            {"depth_frames": kept, "seconds": round(time.perf_counter() - began, 2), **asdict(update)},
+        )
+        memory.save(world.cloud_path(index))
+        clip.mark_done()
+        if index > 0:
+            world.cloud_path(index - 1).unlink(missing_ok=True)
+
+    def _depths(
+        self, frames: Float[Tensor, "k 3 h w"], cameras: Cameras, memory: GlobalGeometricMemory
+    ) -> list[DepthPrediction]:
+        """Depth of generated frames, completed from what the memory already knows of each view."""
+        known = memory.render_sharp(cameras).depth
+        return [
+            self.depth.estimate(frame, intrinsics, hint)
+            for frame, intrinsics, hint in zip(frames, cameras.intrinsics, known, strict=True)
+        ]
+
+
+def _restore_bank(world: World) -> SpatialStereoMemory:
+    """The bank as it was after the last clip that finished in order, rebuilt from the lossless frames."""
+    bank = SpatialStereoMemory(*world.initial_bank())
+    for clip in world.clips:
+        if not clip.is_done:
+            break
+        bank.add_clip(clip.frames, clip.cameras, clip.name)
+    return bank
+
+
+def _write_start(
+    folder: Path, source_name: str, request: Request, begun: StartingPoint, paths: Sequence[PlannedPath]
+) -> World:
+    """Write the input, its cloud, the planned cameras, and last the manifest."""
+    World.write_input(folder, begun.picture, begun.depth, begun.sky, begun.camera)
+    GlobalGeometricMemory(begun.lifted.cloud, begun.lifted.sky).save(World.memory_path(folder, -1))
+    plans = _write_plans(folder, paths, "input", first=0)
+    return World.create(
+        folder,
+        Manifest(
+            request=request,
+            source_name=source_name,
+            width=begun.camera.width,
+            height=begun.camera.height,
+            depth_source=begun.depth_source,
+            metric=begun.scale.metric,
+            intrinsics_source=begun.intrinsics_source,
+            radius=begun.scale.radius,
+            up=tuple(begun.scale.up.tolist()),
+            clips=plans,
+        ),
+    )
+
+
+def _write_plans(folder: Path, paths: Sequence[PlannedPath], start: str, first: int) -> tuple[ClipPlan, ...]:
+    """Write the cameras of planned clips; gives what the manifest keeps of them."""
+    plans = []
+    for index, path in enumerate(paths, first):
+        plan = ClipPlan(f"{index:03d}-{path.trajectory.name}", str(path.trajectory), round(path.fraction, 4), start)
+        write_official(Clip(folder / "clips" / plan.name, plan).folder / "cameras.json", path.cameras)
+        plans.append(plan)
+    return tuple(plans)

@@ -1,0 +1,390 @@
+"""A world on disk: what lies where, and what is finished.
+
+    world/
+      world.json                          what was asked, conventions, planned clips
+      input/{picture.png, depth.png, depth.safetensors, camera.json}
+      clips/000-ellipse/{cameras.json, frames/000.png, guidance/{rgb,hole_mask}/000.png,
+                         references.json, update.json, video.mp4, done}
+      memory/{input,cloud-000}.safetensors    the global cloud of the input, and after clip 000
+
+Every file is written under a temporary name and renamed. world.json comes after the input and the planned cameras,
+and `done` after everything else of a clip, so that a clip is either finished or made again.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from safetensors.torch import save_file
+from torch import Tensor
+
+from worldstereo.cameras import Cameras
+from worldstereo.cameras.files import read_cameras, write_official
+from worldstereo.errors import InputError
+from worldstereo.files import atomic_path, raise_unwritable, read_json, remove_leftovers, write_json, write_text
+from worldstereo.geometry import PointCloud
+from worldstereo.geometry.panorama import rig_cameras, sample_equirect
+from worldstereo.geometry.rendering import PointRender
+from worldstereo.images import colorize_depth, load_png, save_png
+from worldstereo.memory.global_geometric import GlobalGeometricMemory
+
+FORMAT = "worldstereo-world"
+VERSION = 1
+_OWN_ENTRIES = {".lock", "input", "clips", "memory"}
+_CONVENTIONS = {
+    "axes": "OpenCV: x right, y down, z forward",
+    "poses": "cam_from_world (w2c), 4x4",
+    "intrinsics": "3x3 in pixels of the frame, pixel centres at +0.5",
+    "world": "the first camera's frame, unless a camera file was given",
+    "depth": "z-depth of a perspective picture, distance along the ray of a panorama; 0 = unknown",
+    "hole_mask": "white = nothing known",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that decides the content of a world; two runs of equal requests give equal frames."""
+
+    picture_sha256: str
+    projection: str
+    depth: str
+    camera: str
+    model: str
+    trajectories: tuple[str, ...]
+    seed: int
+    frames: int
+    short_side: int
+    default_fov: float
+    software: str
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """One clip to be made.
+
+    Attributes:
+        name: the clip's folder, e.g. "000-orbit-right-14".
+        trajectory: what was asked, as `parse_trajectory` reads it.
+        fraction: how much of the asked path is flown to keep clear of the geometry, in [0, 1].
+        start: "input", or "CLIP:FRAME" for a path that leaves from a generated frame.
+    """
+
+    name: str
+    trajectory: str
+    fraction: float
+    start: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of world.json."""
+
+    request: Request
+    source_name: str
+    width: int
+    height: int
+    depth_source: str
+    metric: bool
+    intrinsics_source: str
+    radius: float
+    up: tuple[float, float, float]
+    clips: tuple[ClipPlan, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, with the format's name, version and conventions."""
+        return {"format": FORMAT, "version": VERSION, "conventions": _CONVENTIONS, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: Any, path: Path) -> "Manifest":
+        """Read what `to_json` gave.
+
+        Raises:
+            InputError: another format or version, or a missing field, named with the file.
+        """
+        if not isinstance(value, dict) or value.get("format") != FORMAT:
+            raise InputError(f"{path}: is not a world folder's world.json (its field 'format' is not '{FORMAT}')")
+        if value.get("version") != VERSION:
+            raise InputError(
+                f"{path}: has version {value.get('version')} but this program reads version {VERSION}; "
+                f"use the worldstereo release that made it"
+            )
+        try:
+            request = Request(**{**value["request"], "trajectories": tuple(value["request"]["trajectories"])})
+            names = [name for name in cls.__dataclass_fields__ if name not in ("request", "clips", "up")]
+            return cls(
+                request=request,
+                clips=tuple(ClipPlan(**clip) for clip in value["clips"]),
+                up=tuple(value["up"]),
+                **{name: value[name] for name in names},
+            )
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}: the field {error} is missing or has a wrong form; restore or remake it"
+            ) from None
+
+
+class Clip:
+    """One clip of a world, read from disk when asked for."""
+
+    def __init__(self, folder: Path, plan: ClipPlan) -> None:
+        self.folder = folder
+        self.plan = plan
+
+    @property
+    def name(self) -> str:
+        """The folder's name, e.g. "000-orbit-right-14"."""
+        return self.plan.name
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every file of the clip is in place."""
+        return (self.folder / "done").exists()
+
+    @property
+    def cameras(self) -> Cameras:
+        """The exact cameras of the frames."""
+        return read_cameras(self.folder / "cameras.json").cameras
+
+    @property
+    def frames(self) -> Float[Tensor, "f 3 h w"]:
+        """The frames as generated, lossless, RGB in [0, 1]."""
+        return torch.stack([load_png(path) for path in sorted((self.folder / "frames").glob("[0-9]*.png"))])
+
+    @property
+    def video(self) -> Path:
+        """The MP4, for people."""
+        return self.folder / "video.mp4"
+
+    def write_frames(self, frames: Float[Tensor, "f 3 h w"]) -> Float[Tensor, "f 3 h w"]:
+        """Write the frames as 8-bit PNGs; gives them as they will be read back, so that a resumed run agrees."""
+        levels = (frames.clamp(0, 1) * 255).round() / 255
+        for index, frame in enumerate(levels):
+            save_png(self.folder / "frames" / f"{index:03d}.png", frame)
+        return levels
+
+    def write_guidance(self, guidance: PointRender) -> None:
+        """Write what the generator was shown, losslessly."""
+        for index in range(len(guidance)):
+            save_png(self.folder / "guidance" / "rgb" / f"{index:03d}.png", guidance.rgb[index])
+            mask = guidance.hole_mask[index].float().expand(3, -1, -1)
+            save_png(self.folder / "guidance" / "hole_mask" / f"{index:03d}.png", mask)
+
+    def mark_done(self) -> None:
+        """Declare the clip finished: the last thing that is written."""
+        write_text(self.folder / "done", "")
+
+
+class World:
+    """A world folder."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """Open an existing world.
+
+        Raises:
+            InputError: the folder holds no readable world.json.
+        """
+        self.folder = Path(folder)
+        manifest = self.folder / "world.json"
+        if not manifest.exists():
+            raise InputError(f"{self.folder}: is not a world folder (it has no world.json); make one with 'generate'")
+        self.manifest = Manifest.from_json(read_json(manifest), manifest)
+
+    @staticmethod
+    def exists(folder: Path) -> bool:
+        """Whether the folder holds a world, finished or not."""
+        return (folder / "world.json").exists()
+
+    @classmethod
+    def require_same_or_new(cls, folder: Path, request: Request) -> None:
+        """Check that making the world of `request` in `folder` overwrites nothing.
+
+        Raises:
+            InputError: the folder holds other things, or the world of another request; the first field that
+                differs is named.
+        """
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder}: is a file; choose another folder with --out")
+        if cls.exists(folder):
+            have = cls(folder).manifest.request
+            for name, wanted in asdict(request).items():
+                if getattr(have, name) != wanted:
+                    raise InputError(
+                        f"{folder}: already holds a world with another {name.replace('_', ' ')} "
+                        f"({_brief(getattr(have, name))}, not {_brief(wanted)}); choose another folder with --out"
+                    )
+        elif folder.exists() and (others := {entry.name for entry in folder.iterdir()} - _OWN_ENTRIES):
+            raise InputError(
+                f"{folder}: is not empty and holds no world (for example {min(others)}); "
+                f"choose another folder with --out"
+            )
+
+    @classmethod
+    def create(cls, folder: Path, manifest: Manifest) -> "World":
+        """Write the manifest of a new world."""
+        write_json(folder / "world.json", manifest.to_json())
+        return cls(folder)
+
+    @staticmethod
+    def write_input(
+        folder: Path,
+        picture: Float[Tensor, "3 h w"],
+        depth: Float[Tensor, "h w"],
+        sky: Bool[Tensor, "h w"],
+        camera: Cameras,
+    ) -> None:
+        """Write the input as it is used, with its depth for machines (safetensors) and for people (PNG)."""
+        save_png(folder / "input" / "picture.png", picture)
+        save_png(folder / "input" / "depth.png", colorize_depth(depth, sky))
+        with atomic_path(folder / "input" / "depth.safetensors") as temporary:
+            save_file({"depth": depth.contiguous(), "sky": sky.contiguous()}, temporary)
+        write_official(folder / "input" / "camera.json", camera)
+
+    def plan_more(self, plans: tuple[ClipPlan, ...]) -> None:
+        """Append planned clips."""
+        self.manifest = replace(self.manifest, clips=self.manifest.clips + plans)
+        write_json(self.folder / "world.json", self.manifest.to_json())
+
+    @property
+    def clips(self) -> list[Clip]:
+        """All planned clips, in order."""
+        return [Clip(self.folder / "clips" / plan.name, plan) for plan in self.manifest.clips]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every planned clip is finished."""
+        return all(clip.is_done for clip in self.clips)
+
+    @property
+    def picture(self) -> Float[Tensor, "3 h w"]:
+        """The input picture as used."""
+        return load_png(self.folder / "input" / "picture.png")
+
+    @property
+    def depth_picture(self) -> Float[Tensor, "3 h w"]:
+        """The input's depth in colours."""
+        return load_png(self.folder / "input" / "depth.png")
+
+    @property
+    def camera(self) -> Cameras:
+        """The camera of the input (of a panorama: the perspective camera that looks ahead)."""
+        return read_cameras(self.folder / "input" / "camera.json").cameras
+
+    def initial_bank(self) -> tuple[Float[Tensor, "n 3 h w"], Cameras, tuple[str, ...]]:
+        """Reference frames before the first clip: the photo, or the 27 published crops of the panorama."""
+        if self.manifest.request.projection == "perspective":
+            return self.picture[None], self.camera, ("input",)
+        crops = rig_cameras(self.manifest.width, self.manifest.height)
+        return sample_equirect(self.picture, crops), crops, tuple(f"input-{k:02d}" for k in range(len(crops)))
+
+    def frame_camera(self, start: str) -> Cameras:
+        """The camera of "input" or of a frame "CLIP:FRAME" (numbers, from 0).
+
+        Raises:
+            InputError: no such frame.
+        """
+        if start == "input":
+            return self.camera
+        clip, frame = self._parse_start(start)
+        return clip.cameras[frame]
+
+    def frame(self, start: str) -> Float[Tensor, "3 h w"]:
+        """What the camera of `frame_camera` shows."""
+        if start == "input":
+            if self.manifest.request.projection == "perspective":
+                return self.picture
+            return sample_equirect(self.picture, self.camera)[0]
+        clip, frame = self._parse_start(start)
+        return clip.frames[frame]
+
+    def _parse_start(self, start: str) -> tuple[Clip, int]:
+        finished = [clip for clip in self.clips if clip.is_done]
+        try:
+            clip_number, frame_number = (int(part) for part in start.split(":"))
+            clip = finished[clip_number]
+            if clip_number < 0 or not 0 <= frame_number < self.manifest.request.frames:
+                raise IndexError
+        except (ValueError, IndexError):
+            raise InputError(
+                f"--start {start}: must be 'input' or CLIP:FRAME with CLIP from 0 to {len(finished) - 1} "
+                f"and FRAME from 0 to {self.manifest.request.frames - 1}"
+            ) from None
+        return clip, frame_number
+
+    @property
+    def point_cloud(self) -> PointCloud:
+        """The coloured cloud after the last finished clip, without the sky."""
+        return self.memory.cloud
+
+    @property
+    def memory(self) -> GlobalGeometricMemory:
+        """The global-geometric memory after the last clip that finished in order."""
+        done = 0
+        for clip in self.clips:
+            if not clip.is_done:
+                break
+            done += 1
+        return GlobalGeometricMemory.load(self.cloud_path(done - 1))
+
+    def cloud_path(self, clip_index: int) -> Path:
+        """The memory's cloud after that clip; −1 is the cloud of the input alone."""
+        return self.memory_path(self.folder, clip_index)
+
+    @staticmethod
+    def memory_path(folder: Path, clip_index: int) -> Path:
+        """The same for a folder that is not a world yet."""
+        return folder / "memory" / ("input.safetensors" if clip_index < 0 else f"cloud-{clip_index:03d}.safetensors")
+
+    def save(self, folder: str | Path) -> "World":
+        """Copy the world to a folder that does not exist yet."""
+        target = Path(folder)
+        if target.exists():
+            raise InputError(f"{target}: exists already; choose another folder")
+        with atomic_path(target) as temporary:
+            shutil.copytree(self.folder, temporary)
+        return World(target)
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process; the operating system frees it when the process ends, however it ends.
+
+    Raises:
+        InputError: another process works on the world, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise_unwritable(error, folder)
+    try:
+        try:
+            _lock(handle)
+        except OSError:
+            raise InputError(f"{folder}: another process is working on this world; wait until it ends") from None
+        remove_leftovers(folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> None:
+    if os.name == "nt":
+        import msvcrt
+
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _brief(value: object) -> str:
+    """A value as it fits into a sentence."""
+    text = " ".join(value) if isinstance(value, tuple) else str(value)
+    return text if len(text) <= 60 else text[:24] + "…"

@@ -1,0 +1,144 @@
+"""The loop and its folder: content, resume after a kill, extension, refusal to overwrite."""
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from worldstereo.depth import DepthPrediction
+from worldstereo.errors import InputError
+from worldstereo.pipelines.warp import WarpGenerator
+from worldstereo.pipelines.world import Settings, WorldPipeline
+from worldstereo.pipelines.world_folder import World, exclusive
+
+SMALL = Settings(trajectories=("orbit-right:8", "orbit-up:5"), short_side=96, frames=4)
+
+
+class FlatDepth:
+    """A wall at 3 units with a box before it: quick, and known."""
+
+    name = "flat"
+
+    def estimate(self, image, intrinsics=None, hint=None):
+        height, width = image.shape[1:]
+        depth = torch.full((height, width), 3.0)
+        depth[height // 3 : 2 * height // 3, width // 3 : 2 * width // 3] = 2.0
+        if hint is not None:
+            depth = torch.where(hint > 0, hint, depth)
+        return DepthPrediction(depth, torch.zeros(height, width, dtype=torch.bool), None, False, "flat")
+
+
+@pytest.fixture
+def pipeline() -> WorldPipeline:
+    return WorldPipeline(WarpGenerator(), FlatDepth())
+
+
+def frame_hashes(folder: Path) -> dict[str, str]:
+    files = sorted(folder.glob("clips/*/frames/*.png")) + sorted(folder.glob("clips/*/guidance/*/*.png"))
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_a_world_holds_what_its_page_says(pipeline, room_photo, tmp_path):
+    world = pipeline(room_photo, tmp_path / "w", SMALL)
+    assert [clip.name for clip in world.clips] == ["000-orbit-right-8", "001-orbit-up-5"]
+    assert world.is_done
+    for clip in world.clips:
+        assert clip.frames.shape == (4, 3, 96, 144)
+        assert len(clip.cameras) == 4
+        assert clip.video.stat().st_size > 0
+        assert torch.equal(clip.frames[0], world.picture)
+        torch.testing.assert_close(clip.cameras.cam_from_world[0], world.camera.cam_from_world[0])
+    manifest = json.loads((tmp_path / "w" / "world.json").read_text())
+    assert manifest["conventions"]["poses"].startswith("cam_from_world")
+    assert len(world.point_cloud) > 10_000
+    kept = sorted(path.name for path in (tmp_path / "w" / "memory").iterdir())
+    assert kept == ["cloud-001.safetensors", "input.safetensors"]
+
+
+def test_the_same_request_again_changes_nothing_and_another_one_is_refused(pipeline, room_photo, tmp_path):
+    folder = tmp_path / "w"
+    pipeline(room_photo, folder, SMALL)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
+    pipeline(room_photo, folder, SMALL)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")} == before
+    with pytest.raises(InputError, match="another seed"):
+        pipeline(room_photo, folder, replace(SMALL, seed=1))
+    with pytest.raises(InputError, match="another trajectories"):
+        pipeline(room_photo, folder, replace(SMALL, trajectories=("pan-left:5",)))
+
+
+def test_a_folder_with_other_things_is_refused_untouched(pipeline, room_photo, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"not empty .*notes\.txt"):
+        pipeline(room_photo, tmp_path, SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_extending_keeps_the_finished_clips_and_can_leave_from_a_generated_frame(pipeline, room_photo, tmp_path):
+    world = pipeline(room_photo, tmp_path / "w", replace(SMALL, trajectories=("orbit-right:8",)))
+    before = frame_hashes(tmp_path / "w")
+    pipeline.extend(world, ["pan-left:5"], start="0:3")
+    after = frame_hashes(tmp_path / "w")
+    assert {name: after[name] for name in before} == before
+    clips = World(tmp_path / "w").clips
+    assert [clip.name for clip in clips] == ["000-orbit-right-8", "001-pan-left-5"]
+    assert torch.equal(clips[1].frames[0], clips[0].frames[3])
+    torch.testing.assert_close(clips[1].cameras.cam_from_world[0], clips[0].cameras.cam_from_world[3])
+    with pytest.raises(InputError, match="--start 7:0"):
+        pipeline.extend(world, ["pan-left:5"], start="7:0")
+
+
+def test_one_process_at_a_time(tmp_path):
+    with exclusive(tmp_path), pytest.raises(InputError, match="another process"), exclusive(tmp_path):
+        pass
+
+
+def test_a_truncated_manifest_is_named(tmp_path):
+    (tmp_path / "world.json").write_text('{"format": "worldstereo-world", "version": 1}')
+    with pytest.raises(InputError, match=r"world\.json.*request"):
+        World(tmp_path)
+
+
+KILLED_RUN = """
+import sys
+sys.path.insert(0, {tests!r})
+import torch; torch.set_num_threads(1)
+from test_world import SMALL, FlatDepth, WarpGenerator, WorldPipeline
+WorldPipeline(WarpGenerator(), FlatDepth())({photo!r}, {out!r}, SMALL)
+"""
+
+
+@pytest.fixture(scope="module")
+def whole(room_photo, tmp_path_factory) -> World:
+    return WorldPipeline(WarpGenerator(), FlatDepth())(room_photo, tmp_path_factory.mktemp("whole") / "w", SMALL)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+@pytest.mark.parametrize(
+    "killed_after",
+    [
+        "input/picture.png",
+        "clips/000-orbit-right-8/frames/002.png",
+        "memory/cloud-000.safetensors",
+        "clips/001-orbit-up-5/video.mp4",
+    ],
+)
+def test_killed_anywhere_and_run_again_gives_the_same_bytes(pipeline, whole, room_photo, tmp_path, killed_after):
+    out = tmp_path / "killed"
+    code = KILLED_RUN.format(tests=str(Path(__file__).parent), photo=str(room_photo), out=str(out))
+    process = subprocess.Popen([sys.executable, "-c", code])
+    while process.poll() is None and not (out / killed_after).exists():
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    world = pipeline(room_photo, out, SMALL)
+    assert frame_hashes(out) == frame_hashes(whole.folder)
+    assert torch.equal(world.point_cloud.points, whole.point_cloud.points)
+    assert not list(out.rglob(".writing-*"))
