@@ -44,4 +44,4 @@ def generate(
         on_progress("writing the report", 1.0)
         report = finish(world)
     typer.echo(f"{folder}: {len(world.clips)} clips, {len(world.point_cloud):,} points; open {report}")
-    typer.echo(better_options())
+    typer.echo(better_options(depth))

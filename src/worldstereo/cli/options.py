@@ -52,7 +52,7 @@ CameraOption = Annotated[
 ]
 FovOption = Annotated[
     float,
-    typer.Option("--fov", help="Horizontal field of view in degrees, where nothing else knows it."),
+    typer.Option("--fov", help="Field of view over the longer side in degrees, where nothing else knows it."),
 ]
 ShortSideOption = Annotated[int, typer.Option("--short-side", help="Of the clips, in pixels (a multiple of 16).")]
 FramesOption = Annotated[int, typer.Option("--frames", help="Per clip.")]

@@ -1,7 +1,7 @@
 """What every depth back-end takes and gives."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -42,13 +42,14 @@ class DepthPrediction:
         return self.depth > 0
 
 
+@runtime_checkable
 class DepthEstimator(Protocol):
-    """A depth back-end.
+    """A depth back-end."""
 
-    `name` is what `--depth` takes and what reports show.
-    """
-
-    name: str
+    @property
+    def name(self) -> str:
+        """What `--depth` takes and what reports show."""
+        ...
 
     def estimate(
         self,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -32,6 +32,7 @@ class ClipConditions:
     seed: int
 
 
+@runtime_checkable
 class VideoGenerator(Protocol):
     """Makes the frames of a clip.
 

@@ -73,11 +73,13 @@ def start_from_photo(
     height, width = fitted.rgb.shape[1:]
     if given is not None:
         given = fitted.follow(given[0])
-    known = None if given is None else given.intrinsics[0]
-    prediction = estimator.estimate(fitted.rgb, known)
-    intrinsics, source = photo_intrinsics(
-        given, picture.exif_focal_35mm, prediction.intrinsics, width, height, default_fov
-    )
+
+    def intrinsics_with(predicted: Float[Tensor, "3 3"] | None) -> tuple[Float[Tensor, "3 3"], str]:
+        return photo_intrinsics(given, picture.exif_focal_35mm, predicted, width, height, default_fov, fitted.fit)
+
+    is_known = given is not None or picture.exif_focal_35mm is not None
+    prediction = estimator.estimate(fitted.rgb, intrinsics_with(None)[0] if is_known else None)
+    intrinsics, source = intrinsics_with(prediction.intrinsics)
     pose = torch.eye(4)[None] if given is None else given.cam_from_world
     camera = Cameras(pose, intrinsics[None], width, height)
     if not bool(prediction.valid.any()):

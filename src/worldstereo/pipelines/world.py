@@ -60,7 +60,7 @@ class Settings:
         preset: a name of `trajectories.PRESETS`; none for the default of the picture's projection.
         projection: of the picture; "auto" takes a 2:1 picture for a panorama.
         camera: a camera file of the photo, whose first camera is used.
-        default_fov: horizontal field of view in degrees where nothing else is known.
+        default_fov: field of view over the longer side in degrees, where nothing else is known.
         short_side: of the clips, in pixels.
         frames: per clip.
         seed: of all randomness.
