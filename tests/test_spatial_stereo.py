@@ -146,7 +146,7 @@ class TestRetrieve:
         assert references.for_target.tolist() == [-1, -1]
         assert references.coverage.tolist() == [0, 0]
         assert references.frames.shape == (0, 3, HEIGHT, WIDTH)
-        assert references.reference_pointmaps.shape == (0, 3, HEIGHT, WIDTH)
+        assert references.names == ()
         assert len(references.cameras) == 0
 
     def test_empty_bank(self) -> None:
@@ -157,7 +157,9 @@ class TestRetrieve:
     def test_empty_cloud(self) -> None:
         references = bank_of(camera(0, 0)).retrieve(camera(0, 0), PointCloud.empty())
         assert references.for_target.tolist() == [-1]
-        assert bool((references.target_pointmaps == 0.5).all())
+        of_target, of_references = references.pointmaps(camera(0, 0))
+        assert bool((of_target == 0.5).all())
+        assert of_references.shape == (0, 3, HEIGHT, WIDTH)
 
     @settings(max_examples=6, deadline=None)
     @given(
@@ -214,7 +216,7 @@ class TestRetrieve:
     def test_same_bytes(self) -> None:
         bank, targets = bank_of(camera(0, 0), camera(1, 0)), Cameras.cat([camera(0, 1), camera(1.5, 1)])
         first, second = (bank.retrieve(targets, as_cloud(WALL)) for _ in range(2))
-        for name in ("frames", "for_target", "coverage", "target_pointmaps", "reference_pointmaps"):
+        for name in ("frames", "for_target", "coverage"):
             assert torch.equal(getattr(first, name), getattr(second, name))
 
     @pytest.mark.parametrize(("width", "height"), [(192, 128), (48, 48), (60, 20), (20, 60), (97, 41)])

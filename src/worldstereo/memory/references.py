@@ -6,6 +6,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from worldstereo.cameras import Cameras
+from worldstereo.geometry import PointCloud
+from worldstereo.memory.pointmaps import SceneBox, render_pointmaps
 
 
 @dataclass(frozen=True)
@@ -15,16 +17,23 @@ class References:
     Attributes:
         frames: the distinct reference frames, RGB in [0, 1].
         cameras: their cameras.
+        names: theirs in the bank.
         for_target: per frame of the clip the index of its reference, -1 where none is useful.
         coverage: per frame of the clip how much of what it sees its reference sees, in [0, 1].
-        target_pointmaps: world coordinates of the cloud seen by each frame of the clip, normalised to [0, 1]³
-            over the scene; 0.5 where nothing is known.
-        reference_pointmaps: the same for the reference frames.
+        cloud: what the coverage was measured with.
     """
 
     frames: Float[Tensor, "r 3 h w"]
     cameras: Cameras
+    names: tuple[str, ...]
     for_target: Int[Tensor, " f"]
     coverage: Float[Tensor, " f"]
-    target_pointmaps: Float[Tensor, "f 3 h w"]
-    reference_pointmaps: Float[Tensor, "r 3 h w"]
+    cloud: PointCloud
+
+    def pointmaps(self, targets: Cameras) -> tuple[Float[Tensor, "f 3 h w"], Float[Tensor, "r 3 h w"]]:
+        """Where the cloud lies that each target and each reference sees, in one normalisation (`render_pointmaps`).
+
+        Rendered when asked for: a generator without a stereo branch has no use for them.
+        """
+        box = SceneBox.of(self.cloud)
+        return render_pointmaps(self.cloud, targets, box), render_pointmaps(self.cloud, self.cameras, box)

@@ -12,7 +12,6 @@ from worldstereo.errors import InputError
 from worldstereo.geometry import PointCloud
 from worldstereo.images import resize_picture
 from worldstereo.memory.coverage import coverage_scores
-from worldstereo.memory.pointmaps import SceneBox, render_pointmaps
 from worldstereo.memory.references import References
 from worldstereo.memory.retrieval import Rule, choose, published_scores, view_features
 
@@ -101,14 +100,13 @@ class SpatialStereoMemory:
         coverage = torch.zeros(len(targets), device=scores.device)
         helped = (assigned >= 0).nonzero()[:, 0]
         coverage[helped] = scores[helped, index[assigned[helped]]]
-        box = SceneBox.of(cloud)
         return References(
             frames=self._fitted_frames(chosen.tolist(), targets.width, targets.height).to(scores.device),
             cameras=cameras,
+            names=tuple(self._names[k] for k in chosen.tolist()),
             for_target=assigned,
             coverage=coverage,
-            target_pointmaps=render_pointmaps(cloud, targets, box),
-            reference_pointmaps=render_pointmaps(cloud, cameras, box),
+            cloud=cloud,
         )
 
     def _fitted_frames(self, indices: list[int], width: int, height: int) -> Float[Tensor, "r 3 h w"]:

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 import worldstereo
 from worldstereo.cameras import Cameras
@@ -22,7 +20,7 @@ from worldstereo.cameras.trajectories import (
     preset,
     shorten_to_clear,
 )
-from worldstereo.depth import DepthEstimator, DepthPrediction
+from worldstereo.depth import DepthEstimator
 from worldstereo.depth.registry import create_depth_estimator
 from worldstereo.errors import InputError
 from worldstereo.files import write_json
@@ -287,15 +285,18 @@ class WorldPipeline:
         clip.write_guidance(guidance)
         on_progress("estimating depth of the new frames", 0.6)
         kept = list(update_indices(len(frames)))
-        update = memory.update(frames[kept], cameras[kept], self._depths(frames[kept], cameras[kept], memory))
-        bank_size = len(bank)
+        predictions = [
+            self.depth.estimate(frames[number], cameras.intrinsics[number], hint=guidance.depth[number])
+            for number in kept
+        ]
+        update = memory.update(frames[kept], cameras[kept], predictions)
         bank.add_clip(frames, cameras, clip.name)
         on_progress("writing the clip", 0.9)
         write_video(clip.video, frames, FRAMES_PER_SECOND)
         write_json(
             clip.folder / "references.json",
             {
-                "bank_names": list(bank.names[:bank_size]),
+                "references": references.names,
                 "reference_of_frame": references.for_target.tolist(),
                 "coverage": references.coverage.tolist(),
             },
@@ -308,16 +309,6 @@ class WorldPipeline:
         clip.mark_done()
         if index > 0:
             world.cloud_path(index - 1).unlink(missing_ok=True)
-
-    def _depths(
-        self, frames: Float[Tensor, "k 3 h w"], cameras: Cameras, memory: GlobalGeometricMemory
-    ) -> list[DepthPrediction]:
-        """Depth of generated frames, completed from what the memory already knows of each view."""
-        known = memory.render_sharp(cameras).depth
-        return [
-            self.depth.estimate(frame, intrinsics, hint)
-            for frame, intrinsics, hint in zip(frames, cameras.intrinsics, known, strict=True)
-        ]
 
 
 def _restore_bank(world: World) -> SpatialStereoMemory:
