@@ -1,0 +1,173 @@
+"""From pixels with depth to coloured points: edges and unknown pixels left out, far points drawn near, sky apart."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional
+
+from worldstereo.cameras import Cameras
+from worldstereo.depth.base import DepthPrediction
+from worldstereo.errors import InputError
+from worldstereo.geometry.panorama import equirect_directions
+from worldstereo.geometry.point_cloud import PointCloud
+
+FAR_MEDIANS = 8.0
+SKY_MEDIANS = 100.0
+_STEEP = 0.06
+_BREAK = 0.04
+_STEP_WIDTH = 3
+_MARGIN = 3 * _STEP_WIDTH
+
+
+@dataclass(frozen=True)
+class Lifted:
+    """A picture in space.
+
+    Attributes:
+        cloud: the surfaces.
+        sky: points so far away that they render behind everything and hardly move.
+    """
+
+    cloud: PointCloud
+    sky: PointCloud
+
+
+def lift_picture(image: Float[Tensor, "3 h w"], prediction: DepthPrediction, camera: Cameras) -> Lifted:
+    """Points of a picture's pixels, in the world.
+
+    Pixels of unknown depth and on depth edges are left out, depth beyond 8 medians is compressed (`compress_far`),
+    sky pixels go on a sphere of 100 medians around the camera.
+
+    Args:
+        image: RGB in [0, 1].
+        prediction: z-depth and sky of the picture.
+        camera: one camera of the picture's size; its pose gives the world.
+
+    Raises:
+        InputError: sizes differ, or no pixel has a depth or is sky.
+    """
+    if len(camera) != 1:
+        raise InputError(f"a picture has one camera, but {len(camera)} were given")
+    _require_size("depth", prediction.depth, image)
+    if (camera.height, camera.width) != tuple(image.shape[1:]):
+        raise InputError(
+            f"the camera is of a {camera.width}×{camera.height} picture, but the picture is "
+            f"{image.shape[2]}×{image.shape[1]}; give the camera of this picture or resize it"
+        )
+    depth, sky = prediction.depth, prediction.sky
+    keep = (depth > 0) & ~depth_edges(depth, sky)
+    world = camera.unproject(compress_far(depth)[None])[0]
+    rays = camera.pixel_rays()[0] @ camera.cam_from_world[0, :3, :3]
+    far = camera.centers + sky_radius(depth) * functional.normalize(rays, dim=-1)
+    return _lifted(image, world, keep, far, sky)
+
+
+def lift_panorama(image: Float[Tensor, "3 h w"], distance: Float[Tensor, "h w"], sky: Bool[Tensor, "h w"]) -> Lifted:
+    """Points of an equirectangular panorama around the world's origin.
+
+    As `lift_picture`, with `distance` along the ray (0 = unknown) in place of z-depth; the edge filter goes on
+    across the seam between the last column and the first.
+
+    Raises:
+        InputError: sizes differ, a distance is negative or not finite, or no pixel has a distance or is sky.
+    """
+    _require_size("distance", distance, image)
+    _require_size("sky", sky, image)
+    if not bool(torch.isfinite(distance).all()) or bool((distance < 0).any()):
+        raise InputError("distance must be finite and not negative (0 = unknown)")
+    distance = torch.where(sky, 0.0, distance)
+    directions = equirect_directions(image.shape[2], image.shape[1]).to(image.device)
+    keep = (distance > 0) & ~depth_edges(distance, sky, wraps=True)
+    world = compress_far(distance)[..., None] * directions
+    return _lifted(image, world, keep, sky_radius(distance) * directions, sky)
+
+
+def depth_edges(
+    depth: Float[Tensor, "h w"], sky: Bool[Tensor, "h w"], *, wraps: bool = False, grow: int = 0
+) -> Bool[Tensor, "h w"]:
+    """Where a pixel lies on the rim of a surface, so that its depth may be a mixture of two.
+
+    Disparity is linear in the image on every plane, however slanted, and at a crease one slope takes over from
+    another. At a rim it makes a step that continues neither what comes before nor what comes after. An edge is thus
+    a pixel where disparity changes within 3×3 pixels by more than 6 %, and which lies in a step, along a row or a
+    column and 1 to 3 pixels wide (depth networks blur rims), that is not between the steps on its two sides, by more
+    than 4 % of the disparity. Unknown pixels (depth 0, not sky) take no part, so they neither hide an edge nor
+    are one; sky is infinitely far and is one side of an edge. Scale-free, unlike the published filter, which
+    normalises by the range of the whole picture.
+
+    Args:
+        depth: z-depth or distance, 0 = unknown.
+        sky: where there is sky.
+        wraps: the last column is beside the first.
+        grow: more pixels around each edge, at most 9.
+    """
+    known = (depth > 0) | sky
+    disparity = torch.where(depth > 0, 1 / depth.clamp(min=1e-12), 0.0)
+    disparity, known = _padded(disparity, wraps), _padded(known.to(depth.dtype), wraps) > 0.5
+    top, bottom = _largest(disparity, 1), -_largest(torch.where(known, -disparity, -torch.inf), 1)
+    steep = top - bottom > _STEEP * top
+
+    in_step = torch.zeros_like(known)
+    for width in range(1, _STEP_WIDTH + 1):
+        for axis in (0, 1):
+            usable = known & torch.roll(known, -width, axis)
+            after = torch.roll(disparity, -width, axis)
+            step = torch.where(usable, after - disparity, 0.0)
+            beside = torch.stack([torch.roll(step, -width, axis), torch.roll(step, width, axis)])
+            beyond = torch.maximum(step - beside.amax(dim=0), beside.amin(dim=0) - step)
+            isolated = usable & (beyond > _BREAK * torch.maximum(disparity, after))
+            for shift in range(width + 1):
+                in_step |= torch.roll(isolated, shift, axis)
+    edges = known & steep & in_step
+    if grow:
+        edges = _largest(edges.to(depth.dtype), grow) > 0.5
+    return edges[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+
+
+def compress_far(depth: Float[Tensor, "*size"]) -> Float[Tensor, "*size"]:
+    """Depth z beyond m = 8 × the median of the known ones becomes 2m − m²/z, which is below 2m.
+
+    Continuous with a continuous slope; order is kept; unknown (0) stays 0. As the published release does.
+    """
+    limit = FAR_MEDIANS * _median_known(depth)
+    return torch.where(depth > limit, 2 * limit - limit**2 / depth.clamp(min=1e-12), depth)
+
+
+def sky_radius(depth: Float[Tensor, "*size"]) -> float:
+    """100 × the median of the known depths (100 if there are none)."""
+    return SKY_MEDIANS * float(_median_known(depth))
+
+
+def _median_known(depth: Tensor) -> Tensor:
+    known = depth[depth > 0]
+    return known.median() if len(known) else depth.new_tensor(1.0)
+
+
+def _padded(values: Float[Tensor, "h w"], wraps: bool) -> Float[Tensor, "h2 w2"]:
+    """A margin on each side: zeros, or the columns of the other side."""
+    if wraps:
+        values = functional.pad(values[None], (_MARGIN, _MARGIN, 0, 0), mode="circular")[0]
+        return functional.pad(values, (0, 0, _MARGIN, _MARGIN))
+    return functional.pad(values, (_MARGIN, _MARGIN, _MARGIN, _MARGIN))
+
+
+def _largest(values: Float[Tensor, "h w"], reach: int) -> Float[Tensor, "h w"]:
+    """The maximum within `reach` pixels."""
+    return functional.max_pool2d(values[None], 2 * reach + 1, 1, padding=reach)[0]
+
+
+def _lifted(image: Tensor, world: Tensor, keep: Tensor, far: Tensor, sky: Tensor) -> Lifted:
+    if not bool((keep | sky).any()):
+        raise InputError("depth: no pixel has a known depth (or is sky), so there is nothing to build a scene from")
+    colors = image.permute(1, 2, 0)
+    return Lifted(PointCloud(world[keep], colors[keep]), PointCloud(far[sky], colors[sky]))
+
+
+def _require_size(name: str, values: Tensor, image: Tensor) -> None:
+    if values.shape != image.shape[1:]:
+        raise InputError(
+            f"{name} is {values.shape[-1]}×{values.shape[-2]}, but the picture is {image.shape[2]}×{image.shape[1]}; "
+            f"resize one to the other"
+        )
