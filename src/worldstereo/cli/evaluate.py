@@ -1,13 +1,41 @@
 """`worldstereo evaluate`: figures against truth."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from worldstereo.cli import options
+
 app = typer.Typer(help="Measure against truth.", no_args_is_help=True)
 
 
 @app.callback()
-def _evaluate() -> None:
-    """Keep `depth` a sub-command although it is the only one."""
+def evaluate() -> None:
+    """Measure against truth."""
+
+
+@app.command("depth")
+def depth(
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Folder of RGB-D folders as the model card names them; none: procedural only."),
+    ] = None,
+    procedural: Annotated[int, typer.Option("--procedural", help="Number of procedural frames.")] = 48,
+    depth: options.DepthOption = "nano",
+    device: options.DeviceOption = "cpu",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the figures as JSON.")] = None,
+) -> None:
+    """Depth against held-out truth, beside constant depth and the best plane, with and without hints."""
+    import worldstereo
+    from worldstereo.depth.registry import create_depth_estimator
+    from worldstereo.evaluation.depth import DepthEvaluationConfig, evaluate_depth, nano_depth_evaluation_sources
+    from worldstereo.files import write_json
+
+    sources = () if data is None else nano_depth_evaluation_sources(data)
+    config = DepthEvaluationConfig(sources=sources, procedural_count=procedural)
+    result = evaluate_depth(config, create_depth_estimator(depth, device=device))
+    typer.echo(result.table())
+    if out is not None:
+        write_json(out, {"software": worldstereo.__version__, "depth": depth, "seed": config.seed, **asdict(result)})

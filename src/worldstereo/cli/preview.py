@@ -35,9 +35,11 @@ def preview(
     pipeline = WorldPipeline.from_pretrained(depth=depth, depth_scale=depth_scale, device=device)
     begun, paths = pipeline.start(load_picture(picture), settings)
     sketches = [PathSketch(str(path.trajectory), path.cameras) for path in paths]
-    still = draw_preview(begun.lifted.cloud, sketches)
-    save_png(page.with_suffix(".png"), still)
-    write_preview_page(page, begun.lifted.cloud, begun.lifted.sky, sketches, still)
+    cloud, sky, scale = begun.lifted.cloud, begun.lifted.sky, begun.scale
+    unit = ("m", 1.0) if scale.metric else ("r", scale.radius)
+    save_png(page.with_suffix(".png"), draw_preview(cloud, sketches, sky, begun.input_cameras, unit))
+    title = f"Camera paths for {picture.name}"
+    write_preview_page(page, cloud, sky, sketches, begun.picture, begun.input_cameras, unit, title)
     for path in paths:
         shortened = "" if path.fraction == 1 else f" (shortened to {path.fraction:.0%} to keep clear of the scene)"
         typer.echo(f"{path.trajectory}{shortened}")

@@ -14,7 +14,7 @@ from worldstereo.files import atomic_path, read_json, write_json
 from worldstereo.images import load_png, save_png
 from worldstereo.pipelines.world import FRAMES_PER_SECOND
 from worldstereo.pipelines.world_folder import Clip, World
-from worldstereo.viewer.video import write_video
+from worldstereo.video import write_video
 from worldstereo.viewer.report import ClipSection, Report, write_report
 
 _BASELINE_BANNER = (
@@ -113,7 +113,7 @@ def _report_of(world: World) -> Report:
             ClipSection(name=clip.name, cameras=clip.cameras, video=clip.video, notes=_clip_notes(clip, update))
             for clip, update in zip(done, updates, strict=True)
         ),
-        input_cameras=world.camera,
+        input_cameras=world.initial_bank()[1],
         settings=(
             ("generator", manifest.request.model),
             ("depth", manifest.depth_source),
@@ -130,6 +130,7 @@ def _report_of(world: World) -> Report:
             ("seconds for the clips", f"{sum(update['seconds'] for update in updates):.0f}"),
         ),
         banner=_BASELINE_BANNER if manifest.request.model == "warp" else None,
+        unit=("m", 1.0) if manifest.metric else ("r", manifest.radius),
     )
 
 

@@ -14,6 +14,7 @@ from worldstereo.depth.intrinsics import photo_intrinsics
 from worldstereo.depth.panorama import estimate_panorama
 from worldstereo.errors import InputError
 from worldstereo.geometry.lifting import Lifted, lift_panorama, lift_picture
+from worldstereo.geometry.panorama import rig_cameras
 from worldstereo.images import Picture, fit_picture, is_panorama, resize_picture
 
 Projection = Literal["perspective", "equirectangular"]
@@ -30,6 +31,7 @@ class StartingPoint:
     Attributes:
         picture: the input as used (a photo cropped and resized to the working size, or the panorama).
         camera: the perspective camera that paths start from; its image size is that of the clips.
+        input_cameras: whose pictures make up the input: the photo's, or those of a panorama's 27 published crops.
         depth: z-depth of a photo, distance along the ray of a panorama, 0 = unknown.
         sky: where the input shows sky.
         lifted: the input's points.
@@ -40,6 +42,7 @@ class StartingPoint:
     picture: Float[Tensor, "3 h w"]
     projection: Projection
     camera: Cameras
+    input_cameras: Cameras
     depth: Float[Tensor, "h w"]
     sky: Bool[Tensor, "h w"]
     lifted: Lifted
@@ -89,6 +92,7 @@ def start_from_photo(
         picture=fitted.rgb,
         projection="perspective",
         camera=camera,
+        input_cameras=camera,
         depth=prediction.depth,
         sky=prediction.sky,
         lifted=lifted,
@@ -111,6 +115,7 @@ def start_from_panorama(picture: Picture, estimator: DepthEstimator, short_side:
         picture=panorama,
         projection="equirectangular",
         camera=camera,
+        input_cameras=rig_cameras(width, short_side),
         depth=estimate.distance,
         sky=estimate.sky,
         lifted=lift_panorama(panorama, estimate.distance, estimate.sky),

@@ -37,7 +37,7 @@ from worldstereo.pipelines.starting_point import (
 )
 from worldstereo.pipelines.warp import WarpGenerator
 from worldstereo.pipelines.world_folder import Clip, ClipPlan, Manifest, Request, World, exclusive
-from worldstereo.viewer.video import write_video
+from worldstereo.video import write_video
 
 FRAMES_PER_SECOND = 16
 
