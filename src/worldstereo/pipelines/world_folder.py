@@ -15,6 +15,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -164,16 +165,14 @@ class Clip:
     def write_frames(self, frames: Float[Tensor, "f 3 h w"]) -> Float[Tensor, "f 3 h w"]:
         """Write the frames as 8-bit PNGs; gives them as they will be read back, so that a resumed run agrees."""
         levels = (frames.clamp(0, 1) * 255).round() / 255
-        for index, frame in enumerate(levels):
-            save_png(self.folder / "frames" / f"{index:03d}.png", frame)
+        _write_pictures(self.folder / "frames", levels)
         return levels
 
     def write_guidance(self, guidance: PointRender) -> None:
         """Write what the generator was shown, losslessly."""
-        for index in range(len(guidance)):
-            save_png(self.folder / "guidance" / "rgb" / f"{index:03d}.png", guidance.rgb[index])
-            mask = guidance.hole_mask[index].float().expand(3, -1, -1)
-            save_png(self.folder / "guidance" / "hole_mask" / f"{index:03d}.png", mask)
+        _write_pictures(self.folder / "guidance" / "rgb", guidance.rgb)
+        masks = guidance.hole_mask.float()[:, None].expand(-1, 3, -1, -1)
+        _write_pictures(self.folder / "guidance" / "hole_mask", masks)
 
     def mark_done(self) -> None:
         """Declare the clip finished: the last thing that is written."""
@@ -382,6 +381,13 @@ def _lock(handle: int) -> None:
         import fcntl
 
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _write_pictures(folder: Path, pictures: Float[Tensor, "f 3 h w"]) -> None:
+    """Write 000.png, 001.png, ..., several at once (compression leaves the interpreter's lock)."""
+    with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
+        paths = (folder / f"{index:03d}.png" for index in range(len(pictures)))
+        list(pool.map(save_png, paths, pictures))
 
 
 def _brief(value: object) -> str:

@@ -1,0 +1,55 @@
+"""The compiled loop of `upsampling`: one pass over the full-size pixels, rows side by side, no shared writes."""
+
+from math import exp
+from typing import no_type_check
+
+import numpy as np
+from numba import njit, prange
+
+_LEAST_WEIGHT = 1e-6
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+@no_type_check
+def enlarge_disparity(disparity, slope_y, slope_x, image, small_image, color_sigma, edge_ratio, out):
+    """Fill `out` [height, width] from `disparity` [h, w], its slopes, and the pictures [3, ., .] of both sizes."""
+    rows, columns = disparity.shape
+    height, width = out.shape
+    falloff = 1.0 / (2.0 * color_sigma * color_sigma)
+    for v in prange(height):
+        y = (v + 0.5) * rows / height - 0.5
+        row = min(max(int(np.rint(y)), 0), rows - 1)
+        value, weight = np.empty(9), np.empty(9)
+        for u in range(width):
+            x = (u + 0.5) * columns / width - 0.5
+            column = min(max(int(np.rint(x)), 0), columns - 1)
+            low, high, k = np.inf, 0.0, 0
+            for i in range(-1, 2):
+                r = min(max(row + i, 0), rows - 1)
+                for j in range(-1, 2):
+                    c = min(max(column + j, 0), columns - 1)
+                    dy, dx = y - r, x - c
+                    at = disparity[r, c]
+                    plane = min(max(at + slope_y[r, c] * dy + slope_x[r, c] * dx, 0.5 * at), 2.0 * at)
+                    difference = 0.0
+                    for channel in range(3):
+                        unlike = image[channel, v, u] - small_image[channel, r, c]
+                        difference += unlike * unlike
+                    value[k], weight[k] = plane, exp(-difference * falloff - dy * dy - dx * dx) + _LEAST_WEIGHT
+                    low, high = min(low, plane), max(high, plane)
+                    k += 1
+            middle = (low * high) ** 0.5
+            near_sum = near_weight = far_sum = far_weight = 0.0
+            for k in range(9):
+                if value[k] > middle:
+                    near_sum += weight[k] * value[k]
+                    near_weight += weight[k]
+                else:
+                    far_sum += weight[k] * value[k]
+                    far_weight += weight[k]
+            if high <= edge_ratio * low:
+                out[v, u] = (near_sum + far_sum) / (near_weight + far_weight)
+            elif near_weight > far_weight:
+                out[v, u] = near_sum / near_weight
+            else:
+                out[v, u] = far_sum / far_weight
