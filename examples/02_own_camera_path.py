@@ -22,7 +22,7 @@ def main(out: Path, short_side: int = 480, frames: int = 21) -> None:
     eyes = torch.stack([0.3 * along, -0.1 * along, 0.2 * along], dim=1)
     target = torch.tensor([[0.0, 0.0, 2.0]]).expand(6, 3)
     poses = look_at(eyes, target, torch.tensor([0.0, 1.0, 0.0]))
-    write_official(out / "path.json", Cameras.from_fov(60, 640, 480).with_poses(poses))
+    write_official(out / "path.json", Cameras.from_fov(60.0, 640, 480).with_poses(poses))
 
     settings = Settings(trajectories=(f"{out / 'path.json'}:0.5r",), short_side=short_side, frames=frames)
     world = WorldPipeline.from_pretrained("warp")(Path(__file__).with_name("temple.jpg"), out / "world", settings)

@@ -6,9 +6,9 @@ import torch
 
 from worldstereo.cameras.cameras import Cameras
 from worldstereo.geometry.point_cloud import PointCloud
+from worldstereo.video import write_video
 from worldstereo.viewer.paths import PathSketch
 from worldstereo.viewer.report import ClipSection, Report, write_report
-from worldstereo.video import write_video
 
 MARKER = torch.tensor([0.5, 0.3, 3.0])
 NASTY = "</script><script>alert('x')</script><!-- & \"quoted\" ü.jpg"
