@@ -7,9 +7,12 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from worldstereo.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _TEMPORARY_PREFIX = ".writing-"
 
@@ -58,6 +61,15 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write JSON atomically, readable by people; NaN and infinity are refused."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def write_tensors(path: str | Path, tensors: "dict[str, Tensor]", metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file atomically, from any device."""
+    from safetensors.torch import save
+
+    content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def read_json(path: str | Path) -> Any:

@@ -5,13 +5,12 @@ from pathlib import Path
 
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from worldstereo.cameras import Cameras
 from worldstereo.depth.base import DepthPrediction
 from worldstereo.errors import InputError
-from worldstereo.files import atomic_path
+from worldstereo.files import write_tensors
 from worldstereo.geometry.point_cloud import PointCloud
 from worldstereo.geometry.rasterizer import render_points
 from worldstereo.geometry.rendering import PointRender
@@ -79,9 +78,7 @@ class GlobalGeometricMemory:
             InputError: the path cannot be written.
         """
         values = (self._cloud.points, self._cloud.colors, self._sky.points, self._sky.colors)
-        tensors = {name: value.cpu().contiguous() for name, value in zip(_NAMES, values, strict=True)}
-        with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata={"format": _FORMAT})
+        write_tensors(path, dict(zip(_NAMES, values, strict=True)), {"format": _FORMAT})
 
     @classmethod
     def load(cls, path: str | Path) -> "GlobalGeometricMemory":

@@ -183,13 +183,10 @@ class WorldPipeline:
         loaded = load_picture(Path(picture))
         request = self._request(loaded, settings)
         World.require_same_or_new(folder, request)
+        on_progress("estimating depth", 0.0)
+        begun = None if World.exists(folder) else self.start(loaded, settings)
         with exclusive(folder):
-            if World.exists(folder):
-                world = World(folder)
-            else:
-                on_progress("estimating depth", 0.0)
-                begun, paths = self.start(loaded, settings)
-                world = _write_start(folder, loaded.path.name, request, begun, paths)
+            world = World(folder) if begun is None else _write_start(folder, loaded.path.name, request, *begun)
             self._make_clips(world, on_progress)
         return world
 

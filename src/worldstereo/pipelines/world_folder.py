@@ -22,13 +22,20 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from safetensors.torch import save_file
 from torch import Tensor
 
 from worldstereo.cameras import Cameras
 from worldstereo.cameras.files import read_cameras, write_official
 from worldstereo.errors import InputError
-from worldstereo.files import atomic_path, raise_unwritable, read_json, remove_leftovers, write_json, write_text
+from worldstereo.files import (
+    atomic_path,
+    raise_unwritable,
+    read_json,
+    remove_leftovers,
+    write_json,
+    write_tensors,
+    write_text,
+)
 from worldstereo.geometry import PointCloud
 from worldstereo.geometry.panorama import rig_cameras, sample_equirect
 from worldstereo.geometry.rendering import PointRender
@@ -240,8 +247,7 @@ class World:
         """Write the input as it is used, with its depth for machines (safetensors) and for people (PNG)."""
         save_png(folder / "input" / "picture.png", picture)
         save_png(folder / "input" / "depth.png", colorize_depth(depth, sky))
-        with atomic_path(folder / "input" / "depth.safetensors") as temporary:
-            save_file({"depth": depth.contiguous(), "sky": sky.contiguous()}, temporary)
+        write_tensors(folder / "input" / "depth.safetensors", {"depth": depth, "sky": sky})
         write_official(folder / "input" / "camera.json", camera)
 
     def plan_more(self, plans: tuple[ClipPlan, ...]) -> None:

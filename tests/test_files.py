@@ -1,0 +1,69 @@
+"""Writes are all or nothing, and what hinders them is said in one sentence."""
+
+import errno
+import os
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from worldstereo.errors import InputError
+from worldstereo.files import atomic_path, read_json, remove_leftovers, write_json, write_tensors, write_text
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    target = tmp_path / "a.txt"
+    write_text(target, "old")
+
+    def write_half() -> None:
+        with atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_half()
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [(errno.ENOSPC, "disk is full"), (errno.EROFS, "cannot be written"), (errno.EACCES, "cannot be written")],
+)
+def test_what_hinders_a_write_is_named(tmp_path, monkeypatch, code, said):
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(InputError, match=rf"a\.json.*{said}"):
+        write_json(tmp_path / "a.json", {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_where_a_folder_is_needed_is_named(tmp_path):
+    (tmp_path / "w").write_text("")
+    with pytest.raises(InputError, match="in the way"):
+        write_text(tmp_path / "w" / "a.txt", "")
+
+
+def test_json_refuses_what_is_not_json(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    (tmp_path / "b.json").write_text("{")
+    with pytest.raises(InputError, match=r"b\.json"):
+        read_json(tmp_path / "b.json")
+
+
+def test_tensors_round_trip_whatever_their_strides(tmp_path):
+    tensors = {"a": torch.arange(6.0).view(2, 3).T, "b": torch.tensor([True, False])}
+    write_tensors(tmp_path / "t.safetensors", tensors)
+    read = load_file(tmp_path / "t.safetensors")
+    assert all(torch.equal(read[name], value) for name, value in tensors.items())
+
+
+def test_leftovers_of_a_killed_run_are_swept_up(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / ".writing-0123-x.png").write_text("")
+    (tmp_path / "deep" / "kept.png").write_text("")
+    remove_leftovers(tmp_path)
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["kept.png"]
