@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -102,25 +103,20 @@ def depth_edges(
         sky: where there is sky.
         wraps: the last column is beside the first.
         grow: more pixels around each edge, at most 9.
-    """
-    known = (depth > 0) | sky
-    disparity = torch.where(depth > 0, 1 / depth.clamp(min=1e-12), 0.0)
-    disparity, known = _padded(disparity, wraps), _padded(known.to(depth.dtype), wraps) > 0.5
-    top, bottom = _largest(disparity, 1), -_largest(torch.where(known, -disparity, -torch.inf), 1)
-    steep = top - bottom > _STEEP * top
 
-    in_step = torch.zeros_like(known)
+    Compiled loops on the CPU (other tensors travel there and back). O(pixels).
+    """
+    from worldstereo.geometry import edge_kernels as kernels
+
+    disparity = torch.where(depth > 0, 1 / depth.clamp(min=1e-12), 0.0)
+    values = _padded(disparity, wraps).cpu().contiguous().numpy()
+    known = _padded(((depth > 0) | sky).to(depth.dtype), wraps).cpu().numpy() > 0.5
+    in_step, steep = np.zeros_like(known), np.zeros_like(known)
     for width in range(1, _STEP_WIDTH + 1):
         for axis in (0, 1):
-            usable = known & torch.roll(known, -width, axis)
-            after = torch.roll(disparity, -width, axis)
-            step = torch.where(usable, after - disparity, 0.0)
-            beside = torch.stack([torch.roll(step, -width, axis), torch.roll(step, width, axis)])
-            beyond = torch.maximum(step - beside.amax(dim=0), beside.amin(dim=0) - step)
-            isolated = usable & (beyond > _BREAK * torch.maximum(disparity, after))
-            for shift in range(width + 1):
-                in_step |= torch.roll(isolated, shift, axis)
-    edges = known & steep & in_step
+            kernels.mark_steps(values, known, axis, width, np.float32(_BREAK), in_step)
+    kernels.steep_pixels(values, known, np.float32(_STEEP), steep)
+    edges = torch.from_numpy(known & steep & in_step).to(depth.device)
     if grow:
         edges = _largest(edges.to(depth.dtype), grow) > 0.5
     return edges[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
