@@ -1,5 +1,8 @@
 """Edge-aware enlargement of a small depth map to the size of its picture."""
 
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -27,7 +30,14 @@ def upsample_log_depth(
     small = (disparity, _slope(disparity, 0), _slope(disparity, 1))
     arrays = [np.ascontiguousarray(value.cpu().numpy()) for value in (*small, image, small_image)]
     enlarged = np.empty(tuple(image.shape[1:]), np.float32)
-    enlarge_disparity(*arrays, _COLOR_SIGMA, _EDGE_RATIO, enlarged)
+    bands = torch.linspace(0, len(enlarged), torch.get_num_threads() + 1).long().tolist()
+    with ThreadPoolExecutor(len(bands) - 1) as pool:
+        done = [
+            pool.submit(enlarge_disparity, *arrays, _COLOR_SIGMA, _EDGE_RATIO, first, last, enlarged)
+            for first, last in pairwise(bands)
+        ]
+        for band in done:
+            band.result()
     return -torch.from_numpy(enlarged).to(image.device).log()
 
 

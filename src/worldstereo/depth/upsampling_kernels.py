@@ -1,25 +1,28 @@
-"""The compiled loop of `upsampling`: one pass over the full-size pixels, rows side by side, no shared writes."""
+"""The compiled loop of `upsampling`: serial, without the interpreter's lock; callers run bands of rows at once."""
 
 from math import exp
 from typing import no_type_check
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 _LEAST_WEIGHT = 1e-6
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def enlarge_disparity(disparity, slope_y, slope_x, image, small_image, color_sigma, edge_ratio, out):
-    """Fill `out` [height, width] from `disparity` [h, w], its slopes, and the pictures [3, ., .] of both sizes."""
+def enlarge_disparity(disparity, slope_y, slope_x, image, small_image, color_sigma, edge_ratio, first, last, out):
+    """Fill the rows from `first` to before `last` of `out` [height, width].
+
+    From `disparity` [h, w], its slopes, and the pictures [3, ., .] of both sizes.
+    """
     rows, columns = disparity.shape
     height, width = out.shape
     falloff = 1.0 / (2.0 * color_sigma * color_sigma)
-    for v in prange(height):
+    value, weight = np.empty(9), np.empty(9)
+    for v in range(first, last):
         y = (v + 0.5) * rows / height - 0.5
         row = min(max(int(np.rint(y)), 0), rows - 1)
-        value, weight = np.empty(9), np.empty(9)
         for u in range(width):
             x = (u + 0.5) * columns / width - 0.5
             column = min(max(int(np.rint(x)), 0), columns - 1)
