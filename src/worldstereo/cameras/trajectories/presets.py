@@ -13,9 +13,9 @@ PRESETS: dict[str, tuple[str, ...]] = {
         "pan-right:120",
         "pan-left:120",
         "tilt-up:45+tilt-down:90",
-        "dolly-in:0.4",
-        "pan-right:120+dolly-in:0.4",
-        "pan-left:120+dolly-in:0.4",
+        "dolly-in:0.3",
+        "pan-right:120+dolly-in:0.3",
+        "pan-left:120+dolly-in:0.3",
     ),
     # An object in the middle of the photo: around it on both sides and over it.
     "object": ("orbit-right:45", "orbit-left:45", "orbit-up:30"),
