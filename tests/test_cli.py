@@ -95,6 +95,12 @@ def test_a_panorama_is_recognised_and_its_clips_start_inside_it(room_panorama, t
     torch.testing.assert_close(centers, torch.zeros_like(centers), atol=1e-5, rtol=0)
 
 
+def test_info_names_the_back_ends_and_their_extras():
+    said = run_command("info").stdout.replace("\n", "")
+    assert "nano" in said
+    assert "[exr]" in said
+
+
 def test_preview_writes_a_page_and_a_picture(room_photo, tmp_path):
     page = tmp_path / "paths.html"
     done = run_command("preview", room_photo, "--out", page, "--preset", "paper", "--short-side", 96)

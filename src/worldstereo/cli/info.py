@@ -2,9 +2,12 @@
 
 import platform
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def info(
@@ -20,8 +23,9 @@ def info(
         _describe_machine(console)
 
 
-def _describe_machine(console: "Console") -> None:  # type: ignore[name-defined]
+def _describe_machine(console: "Console") -> None:
     import torch
+    from rich.markup import escape
     from rich.table import Table
 
     import worldstereo
@@ -38,14 +42,15 @@ def _describe_machine(console: "Console") -> None:  # type: ignore[name-defined]
     console.print("generators: warp (baseline: no network; the default)")
     table = Table("depth back-end", "ready", "licence", "how to get it", title="Depth")
     for entry in back_ends():
-        table.add_row(entry.name, "yes" if entry.installed else "no", entry.licence, entry.how)
+        row = (entry.name, "yes" if entry.installed else "no", entry.licence, entry.how)
+        table.add_row(*map(escape, row))
     console.print(table)
     console.print(
         "a default run (4 clips of 21 frames, 480 px high) on 2 CPU cores: see the README for measured seconds and GB"
     )
 
 
-def _describe_world(console: "Console", folder: Path) -> None:  # type: ignore[name-defined]
+def _describe_world(console: "Console", folder: Path) -> None:
     from worldstereo.pipelines.world_folder import World
 
     world = World(folder)
