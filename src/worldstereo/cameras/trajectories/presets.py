@@ -5,7 +5,7 @@ Order matters: each clip adds to the memories that the next ones are made from, 
 
 PRESETS: dict[str, tuple[str, ...]] = {
     # A photo: the paper's order with amounts that a generator without a network carries well.
-    "default": ("ellipse:0.08x0.10", "orbit-up:8", "orbit-right:14", "orbit-left:14"),
+    "default": ("ellipse:0.06x0.08", "orbit-up:5", "orbit-right:8", "orbit-left:8"),
     # The one-image reconstruction benchmark of the paper (WorldStereo 2.0 examples: eloop, up, right, left).
     "paper": ("ellipse:0.3x0.4", "orbit-up:45", "orbit-right:140", "orbit-left:140"),
     # A panorama: look around from the centre, then leave it in three directions, 120° apart.
