@@ -1,0 +1,103 @@
+"""The configuration of a nano depth training run, and its JSON form."""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from worldstereo.data.rgbd import RgbdSource
+from worldstereo.errors import InputError
+from worldstereo.files import read_json
+from worldstereo.models.depth_network import DepthNetworkConfig
+
+
+@dataclass(frozen=True)
+class DepthTrainingConfig:
+    """One training run.
+
+    Attributes:
+        run_folder: checkpoint, log and weights go here; an existing checkpoint is resumed.
+        sources: folders of real frames; may be empty.
+        procedural_share: share of the samples that are procedural.
+        procedural_count: number of procedural frames, rendered once into `procedural_folder` (default: inside the
+            run folder) before training.
+        steps: total number of steps.
+        decay_steps: length of the final decay of the learning rate, within `steps`.
+        batch_pixels: number of pixels of a batch; small pictures make large batches.
+        growth: (step, factor) pairs: from that step on, pictures have the factor times about 256×192 pixels' sides.
+        learning_rate: of the hidden matrices (Muon); `adam_learning_rate` is that of everything else.
+        hint_share: share of the samples that get a partial depth.
+        checkpoint_seconds: time between checkpoints.
+    """
+
+    run_folder: Path
+    sources: tuple[RgbdSource, ...] = ()
+    procedural_share: float = 0.4
+    procedural_count: int = 1440
+    procedural_folder: Path | None = None
+    steps: int = 3300
+    decay_steps: int = 1850
+    warmup_steps: int = 100
+    batch_pixels: int = 280_000
+    growth: tuple[tuple[int, float], ...] = ((0, 0.5), (1900, 0.75), (2900, 1.0))
+    learning_rate: float = 0.02
+    adam_learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    ema_decay: float = 0.999
+    hint_share: float = 0.4
+    seed: int = 0
+    device: str = "cpu"
+    checkpoint_seconds: float = 120.0
+    network: DepthNetworkConfig = field(default_factory=DepthNetworkConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.procedural_share <= 1:
+            raise InputError(f"procedural_share is {self.procedural_share} but must be between 0 and 1")
+        if self.procedural_share < 1 and not self.sources:
+            raise InputError("without folders of real frames procedural_share must be 1")
+        if self.steps < 1 or self.batch_pixels < 1 or not 0 <= self.decay_steps <= self.steps:
+            raise InputError("steps and batch_pixels must be positive, and decay_steps at most steps")
+        if not self.growth or self.growth[0][0] != 0 or any(factor < 0.2 for _, factor in self.growth):
+            raise InputError("growth must begin with step 0 and have factors of at least 0.2")
+
+
+def read_training_config(
+    path: str | Path, run_folder: str | Path, data: str | Path | None = None, device: str = "cpu"
+) -> DepthTrainingConfig:
+    """The configuration in a JSON file with fields of `DepthTrainingConfig`; those left out have their defaults.
+
+    `sources` is a list of `{"folder", "weight", "held_out"}`; a folder that is not absolute lies in `data`, or else
+    beside the file.
+
+    Raises:
+        InputError: the file cannot be read, or a field is unknown or has a wrong value.
+    """
+    path = Path(path)
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: must be a JSON object with the fields of the training configuration")
+    known = {f.name for f in fields(DepthTrainingConfig)} - {"run_folder", "device"}
+    if unknown := sorted(set(values) - known):
+        raise InputError(f"{path}: the field '{unknown[0]}' is unknown; choose among {', '.join(sorted(known))}")
+    try:
+        values["sources"] = read_sources(values.get("sources", []), Path(data) if data else path.parent)
+        if "network" in values:
+            values["network"] = DepthNetworkConfig.from_dict(values["network"])
+        if "growth" in values:
+            values["growth"] = tuple((int(start), float(factor)) for start, factor in values["growth"])
+        if values.get("procedural_folder") is not None:
+            values["procedural_folder"] = Path(values["procedural_folder"])
+        return DepthTrainingConfig(run_folder=Path(run_folder), device=device, **values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: has a field of a wrong kind ({error})") from error
+
+
+def read_sources(values: list[dict[str, Any]], root: Path) -> tuple[RgbdSource, ...]:
+    """Sources of their plain values; folders lie in `root` unless absolute."""
+    return tuple(
+        RgbdSource(
+            root / value["folder"],
+            float(value.get("weight", 1.0)),
+            tuple((float(start), float(stop)) for start, stop in value.get("held_out", [])),
+        )
+        for value in values
+    )

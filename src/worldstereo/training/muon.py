@@ -1,0 +1,52 @@
+"""Muon: momentum whose matrices are made orthogonal, for the hidden layers of small networks trained from scratch."""
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the quintic iteration by Jordan et al. 2024."""
+
+
+class Muon(torch.optim.Optimizer):
+    """Nesterov momentum, orthogonalised (K. Jordan et al., "Muon: an optimizer for hidden layers", 2024).
+
+    Every direction of a weight matrix moves by the same amount, which teaches a network from scratch about twice as
+    much per step as Adam did here. Convolutions count as matrices [out, in · kernel]; all parameters must have two or
+    more dimensions.
+    """
+
+    def __init__(
+        self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update all parameters that have a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(parameter)
+                average = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
+                direction = parameter.grad.lerp(average, group["momentum"]).flatten(1)
+                update = orthogonalized(direction) * max(1.0, direction.shape[0] / direction.shape[1]) ** 0.5
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(update.view(parameter.shape), alpha=-group["lr"])
+
+
+def orthogonalized(matrix: Float[Tensor, "m n"], iterations: int = 5) -> Float[Tensor, "m n"]:
+    """About the nearest matrix with singular values 1 (they end up between 0.7 and 1.2), by Newton–Schulz."""
+    a, b, c = _NEWTON_SCHULZ
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / (x.norm() + 1e-7)
+    for _ in range(iterations):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if tall else x
