@@ -261,3 +261,21 @@ def test_bad_input_is_named(tmp_path):
         memory.update(images, cameras, [predicted(depth[0])])
     with pytest.raises(InputError, match="different sizes"):
         memory.update(images, cameras, [predicted(one[:40]) for one in depth])
+
+
+def test_a_hole_beside_a_roof_is_sky_and_not_more_roof():
+    """Whatever the depth back-end makes of the hole between a near roof and the sky, no roof is added there."""
+    camera = Cameras.from_fov(60.0, 96, 64)
+    depth, sky = torch.full((64, 96), 3.0), torch.zeros(64, 96, dtype=torch.bool)
+    sky[:18], depth[:30] = True, 0.0
+    image = torch.where(depth == 0, 0.9, 0.2).expand(3, -1, -1)
+    lifted = lift_picture(image, DepthPrediction(depth, sky, None, False, "truth"), camera)
+    memory = GlobalGeometricMemory(lifted.cloud, lifted.sky)
+    holes = memory.render_sharp(camera).hole_mask[0]
+    assert bool(holes[20:28].all())
+    wrong = DepthPrediction(torch.full((64, 96), 3.0), torch.zeros_like(sky), None, False, "wrong")
+    memory.update(image[None], camera, [wrong])
+    added = memory.cloud.points[len(lifted.cloud) :]
+    rows = camera.project(added)[0][0, :, 1] if len(added) else torch.zeros(0)
+    assert not bool((rows < 26).any())
+    assert len(memory.sky) > len(lifted.sky)

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _TINY = 1e-12
+_FARTHEST = 10.0  # ratio of depths beyond which pixels count no more
 
 
 def pull_push(
@@ -42,3 +43,16 @@ def pull_push(
         filled = torch.where(here, fine, coarse / pushed.clamp_min(_TINY))
         weight = torch.where(here, own_weight, pushed)
     return filled
+
+
+def background_importance(depth: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+    """Importance for `pull_push` that fills a hole between a near and a far surface from the far one.
+
+    1 for the nearest surface, more for farther ones; sky, of depth 0, counts as the farthest.
+    """
+    surface = depth > 0
+    if not bool(surface.any()):
+        return torch.ones_like(depth)
+    near = depth[surface].amin()
+    far = _FARTHEST * near
+    return (torch.where(surface, depth, far) / near).clamp(max=_FARTHEST) ** 2

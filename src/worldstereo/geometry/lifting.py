@@ -1,6 +1,7 @@
 """From pixels with depth to coloured points: edges and unknown pixels left out, far points drawn near, sky apart."""
 
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from worldstereo.geometry.point_cloud import PointCloud
 
 FAR_MEDIANS = 8.0
 SKY_MEDIANS = 100.0
+_SKY_MARGIN = 0.01
 _STEEP = 0.06
 _BREAK = 0.04
 _STEP_WIDTH = 3
@@ -39,7 +41,7 @@ def lift_picture(image: Float[Tensor, "3 h w"], prediction: DepthPrediction, cam
     """Points of a picture's pixels, in the world.
 
     Pixels of unknown depth and on depth edges are left out, depth beyond 8 medians is compressed (`compress_far`),
-    sky pixels go on a sphere of 100 medians around the camera.
+    sky pixels go on a sphere of 100 medians around the camera, but not those beside a surface (`near_surface`).
 
     Args:
         image: RGB in [0, 1].
@@ -62,7 +64,7 @@ def lift_picture(image: Float[Tensor, "3 h w"], prediction: DepthPrediction, cam
     world = camera.unproject(compress_far(depth)[None])[0]
     rays = camera.pixel_rays()[0] @ camera.cam_from_world[0, :3, :3]
     far = camera.centers + sky_radius(depth) * functional.normalize(rays, dim=-1)
-    return _lifted(image, world, keep, far, sky)
+    return _lifted(image, world, keep, far, sky & ~near_surface(depth))
 
 
 def lift_panorama(image: Float[Tensor, "3 h w"], distance: Float[Tensor, "h w"], sky: Bool[Tensor, "h w"]) -> Lifted:
@@ -82,7 +84,7 @@ def lift_panorama(image: Float[Tensor, "3 h w"], distance: Float[Tensor, "h w"],
     directions = equirect_directions(image.shape[2], image.shape[1]).to(image.device)
     keep = (distance > 0) & ~depth_edges(distance, sky, wraps=True)
     world = compress_far(distance)[..., None] * directions
-    return _lifted(image, world, keep, sky_radius(distance) * directions, sky)
+    return _lifted(image, world, keep, sky_radius(distance) * directions, sky & ~near_surface(distance))
 
 
 def depth_edges(
@@ -120,6 +122,13 @@ def depth_edges(
     if grow:
         edges = _largest(edges.to(depth.dtype), grow) > 0.5
     return edges[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+
+
+def near_surface(depth: Float[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+    """Within 1 % of the shorter side of a known depth: there a sky pixel's colour is mixed with the surface's,
+    and drawn behind everything it would stay as the surface's ghost when the camera moves."""
+    reach = ceil(_SKY_MARGIN * min(depth.shape))
+    return _largest((depth > 0).to(depth.dtype), reach) > 0.5
 
 
 def compress_far(depth: Float[Tensor, "*size"]) -> Float[Tensor, "*size"]:

@@ -12,7 +12,8 @@ from worldstereo.cameras import Cameras
 from worldstereo.depth.base import DepthPrediction
 from worldstereo.errors import InputError
 from worldstereo.geometry.filtering import dense_keep, voxel_keep
-from worldstereo.geometry.lifting import SKY_MEDIANS, depth_edges
+from worldstereo.geometry.inpainting import background_importance, pull_push
+from worldstereo.geometry.lifting import SKY_MEDIANS, depth_edges, near_surface
 from worldstereo.geometry.point_cloud import PointCloud
 from worldstereo.geometry.rendering import PointRender
 from worldstereo.geometry.sharp_rendering import render_points_sharp
@@ -93,12 +94,13 @@ def grow_surface(
 ) -> Growth:
     """New surface of a clip's frames.
 
-    The frames' depth is aligned to the cloud (`align_clip`). A pixel gives a point if the cloud, and the points of
-    the clip's earlier frames, leave a hole there; if it lies on no depth edge; and if it is not farther than 1.1
-    times the farthest that the clip sees of the cloud. Up to four frames beside it are its witnesses: it is dropped
-    if it would stand in front of a surface that the cloud shows them well, or if more of them see past it than see
-    it. What remains is thinned to one point a voxel (a pixel's footprint at the point's depth; voxels of the old
-    cloud are taken), and rid of statistical outliers. Sky seen through holes goes on the sky's sphere.
+    The frames' depth is aligned to the cloud (`align_clip`). A pixel gives a point if the cloud, and the points
+    of the clip's earlier frames, leave a hole there; if it lies on no depth edge; and if it is not farther than
+    1.1 times the farthest that the clip sees of the cloud; holes that continue the sky are sky. Up to four
+    frames beside it are its witnesses: it is dropped if it would stand in front of a surface that the cloud
+    shows them well, or if more of them see past it than see it. What remains is thinned to one point a voxel (a
+    pixel's footprint at the point's depth; voxels of the old cloud are taken), and rid of statistical outliers.
+    Sky seen through holes goes on the sky's sphere.
 
     Time O(frames × points of the cloud); memory O(frames × pixels).
 
@@ -142,7 +144,8 @@ def _collect(
     for f in used:
         covered = render_points_sharp(new, cameras[f], backdrop=new_sky)
         open_pixels = guidance.hole_mask[f] & covered.hole_mask[0]
-        candidate = open_pixels & (depth[f] > 0) & (depth[f] <= farthest)
+        behind_is_sky = _continues_sky(guidance.depth[f], guidance.hole_mask[f])
+        candidate = open_pixels & (depth[f] > 0) & (depth[f] <= farthest) & ~behind_is_sky
         candidate &= ~depth_edges(predictions[f].depth, predictions[f].sky)
         colors = frames[f].permute(1, 2, 0)
         points = PointCloud(cameras[f].unproject(depth[f][None])[0][candidate], colors[candidate])
@@ -151,9 +154,16 @@ def _collect(
         new = PointCloud.cat([new, points[believed]])
         depths.append(depth[f][candidate][believed])
         counts[f] = int(believed.sum())
-        seen_sky = open_pixels & predictions[f].sky
+        seen_sky = open_pixels & (predictions[f].sky | behind_is_sky) & ~near_surface(guidance.depth[f])
         new_sky = PointCloud.cat([new_sky, _sky_points(seen_sky, colors, cameras[f], sky, guidance.depth)])
     return new, new_sky, torch.cat(depths), counts
+
+
+def _continues_sky(depth: Float[Tensor, "h w"], hole_mask: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+    """Holes whose background, as `pull_push` continues it, is sky: what shows beside a roof is not more roof."""
+    sky = (~hole_mask & (depth == 0)).to(depth.dtype)
+    filled = pull_push(sky[None, None], ~hole_mask[None, None], background_importance(depth)[None, None])
+    return hole_mask & (filled[0, 0] > 0.5)
 
 
 def _believed(

@@ -7,12 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldstereo.cameras import Cameras
-from worldstereo.geometry.inpainting import pull_push
+from worldstereo.geometry.inpainting import background_importance, pull_push
 from worldstereo.geometry.rendering import PointRender
 from worldstereo.memory.global_geometric import GlobalGeometricMemory
 from worldstereo.pipelines.generator import ClipConditions
-
-_FARTHEST = 10.0  # ratio of depths beyond which pixels count no more
 
 
 class WarpGenerator:
@@ -37,17 +35,7 @@ class WarpGenerator:
         on_progress(1, total)
         for index in range(1, total):
             known = ~conditions.guidance.hole_mask[index][None, None]
-            importance = _background_importance(conditions.guidance.depth[index])[None, None]
+            importance = background_importance(conditions.guidance.depth[index])[None, None]
             frames.append(pull_push(conditions.guidance.rgb[index][None], known, importance)[0].clamp(0, 1))
             on_progress(index + 1, total)
         return torch.stack(frames)
-
-
-def _background_importance(depth: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
-    """1 for the nearest surface, more for farther ones; sky and holes, of depth 0, count as the farthest."""
-    surface = depth > 0
-    if not bool(surface.any()):
-        return torch.ones_like(depth)
-    near = depth[surface].amin()
-    far = _FARTHEST * near
-    return (torch.where(surface, depth, far) / near).clamp(max=_FARTHEST) ** 2
