@@ -9,9 +9,9 @@ from pathlib import Path
 from worldstereo.cameras.trajectories import SceneScale, parse_trajectory
 from worldstereo.data.procedural import ProceduralScene
 from worldstereo.depth import DepthPrediction
-from worldstereo.geometry.lifting import lift_picture
 from worldstereo.images import save_png
 from worldstereo.memory.global_geometric import GlobalGeometricMemory
+from worldstereo.memory.lifting import lift_picture
 from worldstereo.memory.spatial_stereo import SpatialStereoMemory
 
 

@@ -12,9 +12,9 @@ from worldstereo.data.procedural import ProceduralScene
 from worldstereo.depth.base import DepthPrediction
 from worldstereo.errors import InputError
 from worldstereo.geometry import PointCloud
-from worldstereo.geometry.lifting import lift_picture
 from worldstereo.memory.clip_alignment import align_clip
 from worldstereo.memory.global_geometric import GlobalGeometricMemory
+from worldstereo.memory.lifting import lift_picture
 
 
 def memory_of_room() -> GlobalGeometricMemory:

@@ -7,8 +7,8 @@ from torch.nn import functional
 from box_room import look, predicted, see_room
 from worldstereo.cameras import Cameras
 from worldstereo.errors import InputError
-from worldstereo.geometry.lifting import compress_far, depth_edges, lift_panorama, lift_picture
 from worldstereo.geometry.panorama import equirect_directions
+from worldstereo.memory.lifting import compress_far, depth_edges, lift_panorama, lift_picture
 
 NOWHERE = torch.zeros(40, 60, dtype=torch.bool)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from worldstereo.depth.base import DepthPrediction
 from worldstereo.geometry.alignment import DisparityFit, fit_disparity, ranks_agree
 from worldstereo.geometry.inpainting import pull_push
-from worldstereo.geometry.lifting import depth_edges
+from worldstereo.memory.lifting import depth_edges
 
 MIN_KNOWN = 0.05
 MIN_OVERLAP = 0.05

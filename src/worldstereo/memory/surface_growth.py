@@ -13,11 +13,11 @@ from worldstereo.depth.base import DepthPrediction
 from worldstereo.errors import InputError
 from worldstereo.geometry.filtering import dense_keep, voxel_keep
 from worldstereo.geometry.inpainting import background_importance, pull_push
-from worldstereo.geometry.lifting import SKY_MEDIANS, depth_edges, near_surface
 from worldstereo.geometry.point_cloud import PointCloud
 from worldstereo.geometry.rendering import PointRender
 from worldstereo.geometry.sharp_rendering import render_points_sharp
 from worldstereo.memory.clip_alignment import FrameAlignment, align_clip
+from worldstereo.memory.lifting import SKY_MEDIANS, depth_edges, near_surface
 
 AGREEMENT = 0.05
 FARTHEST = 1.1

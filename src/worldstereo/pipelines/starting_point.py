@@ -13,9 +13,9 @@ from worldstereo.depth import DepthEstimator
 from worldstereo.depth.intrinsics import photo_intrinsics
 from worldstereo.depth.panorama import estimate_panorama
 from worldstereo.errors import InputError
-from worldstereo.geometry.lifting import Lifted, lift_panorama, lift_picture
 from worldstereo.geometry.panorama import rig_cameras
 from worldstereo.images import Picture, fit_picture, is_panorama, resize_picture
+from worldstereo.memory.lifting import Lifted, lift_panorama, lift_picture
 
 Projection = Literal["perspective", "equirectangular"]
 

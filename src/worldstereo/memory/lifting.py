@@ -108,7 +108,7 @@ def depth_edges(
 
     Compiled loops on the CPU (other tensors travel there and back). O(pixels).
     """
-    from worldstereo.geometry import edge_kernels as kernels
+    from worldstereo.memory import edge_kernels as kernels
 
     disparity = torch.where(depth > 0, 1 / depth.clamp(min=1e-12), 0.0)
     values = _padded(disparity, wraps).cpu().contiguous().numpy()
