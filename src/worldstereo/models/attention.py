@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from worldstereo.models.rotary import Rotary, apply_rotary
 
-KeysValues = tuple[Float[Tensor, "b n heads c"], Float[Tensor, "b n heads c"]]
+KeysValues = tuple[Float[Tensor, "_ _ heads c"], Float[Tensor, "_ _ heads c"]]
 
 
 class AttentionCore:
@@ -38,10 +38,12 @@ class SplitAttentionCore(AttentionCore):
         key: Float[Tensor, "b m heads c"],
         value: Float[Tensor, "b m heads c"],
     ) -> Float[Tensor, "b n heads*c"]:
-        """All heads of all queries, side by side."""
-        return dispatch_attention_fn(
-            query, key, value, backend=self._attention_backend, parallel_config=self._parallel_config
-        ).flatten(2)
+        """All heads of all queries, side by side; with heads of zeros where they do not divide among the processes."""
+        config, heads = self._parallel_config, query.shape[2]
+        if config is not None and (missing := -heads % config.context_parallel_config.ulysses_degree):
+            query, key, value = (nn.functional.pad(x, (0, 0, 0, missing)) for x in (query, key, value))
+        gathered = dispatch_attention_fn(query, key, value, backend=self._attention_backend, parallel_config=config)
+        return gathered[:, :, :heads].flatten(2)
 
 
 class Attention(nn.Module, AttentionModuleMixin):

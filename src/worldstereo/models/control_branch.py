@@ -5,7 +5,7 @@ its hole mask and the Plücker rays, and gives after each of its blocks what is 
 Architecture: Uni3C (arXiv 2504.14899), as WorldStereo uses it; Uni3C's weights load (`checkpoints.load_uni3c`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -60,7 +60,7 @@ class ControlBranch(ModelMixin, ConfigMixin):
         interp: bool = False,
         in_channels: int = 36,
         out_channels: int = 5120,
-        patch_size: tuple[int, int, int] = (1, 2, 2),
+        patch_size: Sequence[int] = (1, 2, 2),
     ) -> None:
         super().__init__()
         patch = tuple(patch_size)

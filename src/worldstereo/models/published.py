@@ -4,6 +4,7 @@ The control branch hangs under `controlnet.`; the memory model's references join
 rotary positions to the right of the target frame that first asked for them, and poses added to all tokens.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ class PublishedTransformer(KeyframeTransformer):
 
     _no_split_modules = ["TransformerBlock", "ModulatedBlock"]
     _repeated_blocks = ["TransformerBlock", "ModulatedBlock"]
+    _skip_layerwise_casting_patterns = ["embedding", "condition_embedder", "norm"]
     _keys_to_ignore_on_load_unexpected = ["norm_added_q", "ref_index_embedding"]
     _cp_plan = {
         "shard": SPLIT_TOKENS,
@@ -51,7 +53,7 @@ class PublishedTransformer(KeyframeTransformer):
         self,
         controlnet_cfg: dict[str, Any],
         memory: bool,
-        patch_size: tuple[int, int, int] = (1, 2, 2),
+        patch_size: Sequence[int] = (1, 2, 2),
         num_attention_heads: int = 40,
         attention_head_dim: int = 128,
         in_channels: int = 36,
@@ -126,7 +128,8 @@ class PublishedTransformer(KeyframeTransformer):
             render_latent: latent of the point-cloud render.
             render_mask: 1 = hole, 0 = rendered, at pixel resolution.
             camera_embedding: Plücker rays at pixel resolution.
-            reference_latent: clean latent (16), ones (4), the same clean latent (16) of every reference.
+            reference_latent: clean latent (16), ones (4), the same clean latent (16) of every reference; there may be
+                none (r = 0).
             ref_index: of the target frame that first asked for each reference, minus 1.
             camera_qt: of the targets: quaternion and translation of `cam_from_world`, jointly normalised.
             camera_qt_ref: of the references.
@@ -155,10 +158,11 @@ class PublishedTransformer(KeyframeTransformer):
         if self.config.memory:
             if reference_latent is None or ref_index is None:
                 raise ValueError("a memory model needs reference_latent and ref_index")
-            references, reference_rotary = cache.once(
-                "references", lambda: self._references(reference_latent, ref_index, camera_qt_ref)
-            )
-            references, reference_rotary = self.reference_shard.split(references, reference_rotary)
+            if reference_latent.shape[2]:
+                references, reference_rotary = cache.once(
+                    "references", lambda: self._references(reference_latent, ref_index, camera_qt_ref)
+                )
+                references, reference_rotary = self.reference_shard.split(references, reference_rotary)
         sample = self._velocity(
             hidden_states,
             embedding,

@@ -6,7 +6,7 @@ from torch import Tensor
 
 _THETA = 10_000.0
 
-Rotary = tuple[Float[Tensor, "n p"], Float[Tensor, "n p"]]
+Rotary = tuple[Float[Tensor, "_ p"], Float[Tensor, "_ p"]]
 """Cosines and sines of the angle of every token and every pair of channels of a head."""
 
 

@@ -5,7 +5,8 @@ Its latents are keyframe latents: every frame is encoded on its own. State-dict 
 does not change from step to step is kept in a `ClipCache`.
 """
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from worldstereo.models.attention import Attention, KeysValues, SplitAttentionCore, TextImageAttention, repeat_to
-from worldstereo.models.context_parallel import GATHER_TOKENS, SPLIT_TOKENS, Shard
+from worldstereo.models.context_parallel import GATHER_TOKENS, SPLIT_TOKENS, Shard, gather_through
 from worldstereo.models.patches import PatchEmbedding, unpatchify
 from worldstereo.models.rotary import Rotary, rotary_table
 
@@ -130,7 +131,7 @@ class TransformerBlock(nn.Module):
     def forward(
         self,
         tokens: Float[Tensor, "b n d"],
-        modulation: Float[Tensor, "#b 6 d"],
+        modulation: Float[Tensor, "#k 6 d"],
         rotary: Rotary,
         text: Float[Tensor, "k m d"],
         image: Float[Tensor, "k i d"] | None = None,
@@ -222,7 +223,7 @@ class KeyframeTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMi
     @register_to_config
     def __init__(
         self,
-        patch_size: tuple[int, int, int] = (1, 2, 2),
+        patch_size: Sequence[int] = (1, 2, 2),
         num_attention_heads: int = 40,
         attention_head_dim: int = 128,
         in_channels: int = 36,
@@ -362,7 +363,8 @@ class KeyframeTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMi
         table = self.scale_shift_table.float() + repeat_to(embedding, len(modulation))[:, None].float()
         shift, scale = table.chunk(2, dim=1)
         tokens = torch.addcmul(shift, self.norm_out(tokens.float()), 1 + scale).to(dtype)
-        return unpatchify(self.proj_out(tokens), grid, tuple(self.config.patch_size))
+        output = gather_through(self.proj_out, tokens, math.prod(grid), self._parallel_config)
+        return unpatchify(output, grid, tuple(self.config.patch_size))
 
     def _grid_rotary(self, grid: tuple[int, int, int], device: torch.device) -> Rotary:
         return rotary_table(self.config.attention_head_dim, *(torch.arange(size, device=device) for size in grid))
