@@ -19,7 +19,7 @@ from worldstereo.depth.moge import MoGeDepth
 from worldstereo.depth.registry import back_ends, better_options, create_depth_estimator
 from worldstereo.depth.transformers_hub import FAR_OVER_NEAR, TransformersDepth, depth_from_relative_disparity, prepare
 from worldstereo.errors import InputError, MissingExtraError
-from worldstereo.images import Fit, fit_picture, save_depth_png16
+from worldstereo.images import Fit, fit_picture, save_depth_png16, working_size
 
 
 def _plane(width: int = 96, height: int = 64) -> np.ndarray:
@@ -91,10 +91,10 @@ def test_depth_of_the_whole_picture_follows_its_crop(tmp_path: Path, width: int,
     """Columns and rows of the file land where the picture's do."""
     rows, columns = np.meshgrid(np.arange(height) + 0.5, np.arange(width) + 0.5, indexing="ij")
     picture = torch.from_numpy(np.stack([columns / width, rows / height, 0 * rows]).astype(np.float32))
-    fitted = fit_picture(picture, 96)
+    fitted = fit_picture(picture, *working_size(width, height, 96))
     for axis in range(2):
         np.save(tmp_path / "depth.npy", picture[axis].numpy())
-        depth = FileDepth(tmp_path / "depth.npy").estimate(fitted.rgb).depth
+        depth = FileDepth(tmp_path / "depth.npy").following(fitted.fit).estimate(fitted.rgb).depth
         pixel = 1 / min(width, height, 96)
         assert (depth - fitted.rgb[axis]).abs()[2:-2, 2:-2].max() < 1.01 * pixel
 
@@ -197,7 +197,7 @@ def test_implausible_predictions_are_not_taken():
 
 def test_exif_belongs_to_the_picture_before_its_crop():
     """A 3:1 strip of a 36 × 12 mm field: the crop to 1.9:1 narrows the view but not the focal length."""
-    fit = Fit.of(3000, 1000, 480)
+    fit = Fit.of(3000, 1000, *working_size(3000, 1000, 480))
     k, _ = photo_intrinsics(None, 28.0, None, fit.width, fit.height, fit=fit)
     focal_before = 28 / hypot(36, 24) * hypot(3000, 1000)
     assert float(k[1, 1]) == pytest.approx(focal_before * 480 / 1000, rel=1e-5)

@@ -134,13 +134,15 @@ def test_colons_of_folders_and_drives_are_no_subfolders(tmp_path, monkeypatch):
         assert ModelSource.parse(name) == ModelSource(Path(name))
     assert ModelSource.parse(r"C:\models:memory") == ModelSource(Path(r"C:\models"), "memory")
     for missing in (r"C:\none", "C:/none", r"C:\none:memory"):
-        with pytest.raises(InputError, match="neither a folder nor a hub id"):
+        with pytest.raises(InputError, match="no shipped model, no folder and no hub id"):
             ModelSource.parse(missing)
 
 
 @pytest.mark.parametrize("text", ["", "warp", "a/b/c", "./a/b", "../a", "/a/b", "owner/name:", "owner/name:a:b", ":a"])
 def test_other_names_are_refused(text):
-    with pytest.raises(InputError, match=r"^model .*: is neither a folder nor a hub id; write an existing folder or"):
+    with pytest.raises(
+        InputError, match=r"^model .*: is no shipped model, no folder and no hub id; write"
+    ):
         ModelSource.parse(text)
 
 

@@ -231,7 +231,7 @@ def test_working_size(width: int, height: int, short_side: int):
     assert new_aspect <= 1.9 + 8 / short_side
     if aspect <= 1.9:
         assert abs(new_aspect - aspect) <= 8 / short_side + 1e-9
-    fit = Fit.of(width, height, short_side)
+    fit = Fit.of(width, height, new_width, new_height)
     assert 0 <= fit.left <= fit.left + fit.crop_width <= width
     assert 0 <= fit.top <= fit.top + fit.crop_height <= height
     assert fit.crop_width == width or fit.crop_height == height
@@ -247,13 +247,14 @@ def test_common_sizes():
         working_size(100, 100, 100)
 
 
+@pytest.mark.parametrize("squeeze", [False, True])
 @pytest.mark.parametrize(("width", "height"), [(640, 427), (300, 620), (1000, 90), (200, 150)])
-def test_cameras_follow_the_fit(width: int, height: int):
+def test_cameras_follow_the_fit(width: int, height: int, squeeze: bool):
     """A picture of the rays' slopes, fitted, holds the slopes of the fitted camera's rays."""
     camera = Cameras.from_fov(70.0, width, height)
     slopes = camera.pixel_rays()[0, ..., :2].permute(2, 0, 1)
     picture = torch.cat([slopes, torch.zeros(1, height, width)]) / 40 + 0.5
-    fitted = fit_picture(picture, 96)
+    fitted = fit_picture(picture, *working_size(width, height, 96), squeeze)
     expected = fitted.follow(camera).pixel_rays()[0, ..., :2].permute(2, 0, 1)
     difference = ((fitted.rgb[:2] - 0.5) * 40 - expected).abs()[:, 4:-4, 4:-4]
     assert difference.max() < 0.05 * 2 * tan(0.61) / fitted.fit.width * 10  # well below a tenth of a pixel
@@ -261,7 +262,7 @@ def test_cameras_follow_the_fit(width: int, height: int):
 
 
 def test_cameras_of_another_picture_do_not_follow():
-    fitted = fit_picture(torch.zeros(3, 300, 400), 96)
+    fitted = fit_picture(torch.zeros(3, 300, 400), 128, 96)
     assert fitted.follow(Cameras.from_fov(60.0, 4000, 3000)).width == 128
     with pytest.raises(InputError, match="3000×4000 picture"):
         fitted.follow(Cameras.from_fov(60.0, 3000, 4000))
@@ -269,7 +270,7 @@ def test_cameras_of_another_picture_do_not_follow():
 
 def test_small_pictures_are_enlarged_and_stay_in_range():
     board = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).repeat(40, 50).expand(3, 80, 100)
-    fitted = fit_picture(board, 160)
+    fitted = fit_picture(board, 192, 160)
     assert fitted.rgb.shape == (3, 160, 192)
     assert fitted.rgb.min() >= 0 <= fitted.rgb.max() <= 1
 

@@ -228,13 +228,17 @@ class Fit:
     height: int
 
     @classmethod
-    def of(cls, width: int, height: int, short_side: int = 480, multiple: int = 16) -> "Fit":
-        """The fit of a `width` × `height` picture to `working_size`: the largest centred crop of that aspect."""
-        new_width, new_height = working_size(width, height, short_side, multiple)
+    def of(cls, width: int, height: int, new_width: int, new_height: int) -> "Fit":
+        """The fit of a `width` × `height` picture to another size: the largest centred crop of that aspect."""
         scale = min(width / new_width, height / new_height)
         crop_width, crop_height = min(width, round(new_width * scale)), min(height, round(new_height * scale))
         left, top = (width - crop_width) // 2, (height - crop_height) // 2
         return cls(width, height, left, top, crop_width, crop_height, new_width, new_height)
+
+    @classmethod
+    def squeezed(cls, width: int, height: int, new_width: int, new_height: int) -> "Fit":
+        """The fit without a crop: the picture is stretched, as by the official release."""
+        return cls(width, height, 0, 0, width, height, new_width, new_height)
 
     def crop(self, image: Float[Tensor, "*c h w"]) -> Float[Tensor, "*c hc wc"]:
         """The crop of an image of the original size, before the resize."""
@@ -284,9 +288,9 @@ def working_size(width: int, height: int, short_side: int = 480, multiple: int =
     return (long_side, short_side) if width >= height else (short_side, long_side)
 
 
-def fit_picture(rgb: Float[Tensor, "3 h w"], short_side: int = 480, multiple: int = 16) -> FittedPicture:
-    """Crop and resize a picture (up or down) to its `working_size`."""
-    fit = Fit.of(rgb.shape[2], rgb.shape[1], short_side, multiple)
+def fit_picture(rgb: Float[Tensor, "3 h w"], width: int, height: int, squeeze: bool = False) -> FittedPicture:
+    """Crop (or, with `squeeze`, stretch) and resize a picture, up or down, to `width` × `height`."""
+    fit = (Fit.squeezed if squeeze else Fit.of)(rgb.shape[2], rgb.shape[1], width, height)
     return FittedPicture(resize_picture(fit.crop(rgb), fit.width, fit.height), fit)
 
 

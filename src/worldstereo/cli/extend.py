@@ -17,16 +17,25 @@ def extend(
     ] = "input",
     depth_scale: options.DepthScaleOption = None,
     device: options.DeviceOption = "cpu",
+    offload: options.OffloadOption = options.OffloadChoice.none,
+    offline: options.OfflineOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
     """Add clips to a world, with everything that it remembers."""
     from worldstereo.exporters.world import finish
+    from worldstereo.pipelines.generator_options import GeneratorOptions, Placement
     from worldstereo.pipelines.world import WorldPipeline
     from worldstereo.pipelines.world_folder import World
 
     opened = World(world)
     request = opened.manifest.request
-    pipeline = WorldPipeline.from_pretrained(request.model, depth=request.depth, depth_scale=depth_scale, device=device)
+    pipeline = WorldPipeline.from_pretrained(
+        request.model,
+        depth=request.depth,
+        depth_scale=depth_scale,
+        options=GeneratorOptions(**request.options),
+        placement=Placement(device, offload.value, offline),
+    )
     with options.progress(quiet) as on_progress:
         pipeline.extend(opened, trajectory, start, on_progress)
         on_progress("writing the report", 1.0)

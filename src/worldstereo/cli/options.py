@@ -20,10 +20,40 @@ class ProjectionChoice(str, Enum):
     equirectangular = "equirectangular"
 
 
+class DTypeChoice(str, Enum):
+    """Data types of a network."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class QuantizeChoice(str, Enum):
+    """How weights are held."""
+
+    none = "none"
+    float8 = "float8"
+    int8 = "int8"
+
+
+class OffloadChoice(str, Enum):
+    """Where weights wait."""
+
+    none = "none"
+    group = "group"
+    disk = "disk"
+
+
 PictureArgument = Annotated[Path, typer.Argument(help="A photograph, or a 360° panorama (2:1).", show_default=False)]
 WorldArgument = Annotated[Path, typer.Argument(help="A world folder.", show_default=False)]
 ModelOption = Annotated[
-    str, typer.Option("--model", help="Generator. 'warp' is the baseline: no network, holes are filled smoothly.")
+    str,
+    typer.Option(
+        "--model",
+        help="Generator: 'warp' is the baseline (no network, holes are filled smoothly); or a folder or hub id of a "
+        "network, e.g. owner/name:subfolder.",
+    ),
 ]
 DepthOption = Annotated[
     str,
@@ -54,10 +84,36 @@ FovOption = Annotated[
     float,
     typer.Option("--fov", help="Field of view over the longer side in degrees, where nothing else knows it."),
 ]
-ShortSideOption = Annotated[int, typer.Option("--short-side", help="Of the clips, in pixels (a multiple of 16).")]
-FramesOption = Annotated[int, typer.Option("--frames", help="Per clip.")]
+ShortSideOption = Annotated[
+    int | None,
+    typer.Option("--short-side", help="Of the clips, in pixels (a multiple of 16).", show_default="480 or the model's"),
+]
+FramesOption = Annotated[int | None, typer.Option("--frames", help="Per clip.", show_default="21, or the model's")]
+SqueezeOption = Annotated[
+    bool, typer.Option("--squeeze", help="Stretch the photo to the clips' shape instead of cropping it.")
+]
 SeedOption = Annotated[int, typer.Option("--seed", help="Of all randomness.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="Where depth networks run: cpu, cuda, cuda:1, mps.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="Where networks run: cpu, cuda, cuda:1, mps.")]
+PromptOption = Annotated[str, typer.Option("--prompt", help="What the clips show; for models that read text.")]
+NegativePromptOption = Annotated[
+    str | None, typer.Option("--negative-prompt", help="What they do not show.", show_default="the model's")
+]
+PromptEmbeddingsOption = Annotated[
+    Path | None,
+    typer.Option("--prompt-embeddings", help="A file of embedded prompts, instead of a text encoder."),
+]
+StepsOption = Annotated[int | None, typer.Option("--steps", help="Of the sampler.", show_default="the model's")]
+GuidanceOption = Annotated[
+    float | None, typer.Option("--guidance", help="Of the prompt; 1 = none.", show_default="the model's")
+]
+DTypeOption = Annotated[
+    DTypeChoice, typer.Option("--dtype", help="Of a network; auto: bfloat16 on a GPU that has it, else float32.")
+]
+QuantizeOption = Annotated[QuantizeChoice, typer.Option("--quantize", help="Hold a network's weights in one byte.")]
+OffloadOption = Annotated[
+    OffloadChoice, typer.Option("--offload", help="Where a network's weights wait for their turn.")
+]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Never ask the hub; use what was downloaded before.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
@@ -67,8 +123,9 @@ def make_settings(
     projection: ProjectionChoice,
     camera: Path | None,
     fov: float,
-    short_side: int,
-    frames: int,
+    short_side: int | None,
+    frames: int | None,
+    squeeze: bool,
     seed: int,
 ) -> "Settings":
     """The settings that the options stand for."""
@@ -85,6 +142,7 @@ def make_settings(
         default_fov=fov,
         short_side=short_side,
         frames=frames,
+        squeeze=squeeze,
         seed=seed,
     )
 

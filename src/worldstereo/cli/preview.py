@@ -21,18 +21,20 @@ def preview(
     camera: options.CameraOption = None,
     projection: options.ProjectionOption = options.ProjectionChoice.auto,
     fov: options.FovOption = 60.0,
-    short_side: options.ShortSideOption = 480,
-    frames: options.FramesOption = 21,
+    short_side: options.ShortSideOption = None,
+    frames: options.FramesOption = None,
+    squeeze: options.SqueezeOption = False,
     device: options.DeviceOption = "cpu",
 ) -> None:
     """Draw the chosen paths in the scene, as a picture and an interactive page."""
     from worldstereo.images import load_picture, save_png
+    from worldstereo.pipelines.generator_options import Placement
     from worldstereo.pipelines.world import WorldPipeline
     from worldstereo.viewer.preview import PathSketch, draw_preview, write_preview_page
 
-    settings = options.make_settings(trajectory, preset, projection, camera, fov, short_side, frames, seed=0)
+    settings = options.make_settings(trajectory, preset, projection, camera, fov, short_side, frames, squeeze, seed=0)
     page = out or picture.with_name(f"{picture.stem}.preview.html")
-    pipeline = WorldPipeline.from_pretrained(depth=depth, depth_scale=depth_scale, device=device)
+    pipeline = WorldPipeline.from_pretrained(depth=depth, depth_scale=depth_scale, placement=Placement(device))
     begun, paths = pipeline.start(load_picture(picture), settings)
     sketches = [PathSketch(str(path.trajectory), path.cameras) for path in paths]
     cloud, sky, scale = begun.lifted.cloud, begun.lifted.sky, begun.scale

@@ -1,5 +1,6 @@
 """Depth from a file: npy, npz, 16-bit PNG or EXR."""
 
+import copy
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from worldstereo.depth.base import DepthEstimator, DepthPrediction
 from worldstereo.errors import InputError, MissingExtraError
-from worldstereo.images import Fit, working_size
+from worldstereo.images import Fit
 
 DEPTH_FILE_SUFFIXES = (".npy", ".npz", ".png", ".exr")
 
@@ -65,7 +66,7 @@ class FileDepth:
     ) -> DepthPrediction:
         """The file's depth at the size of `image`.
 
-        A file of the shape of the whole picture follows the crop of `fit_picture`. Values are picked, never mixed.
+        Values are picked, never mixed.
 
         Raises:
             InputError: the file has another shape than the picture; or there is a hint and no `others`.
@@ -88,16 +89,29 @@ class FileDepth:
     def at_size(self, width: int, height: int) -> Float[Tensor, "h w"]:
         """The file's values, 0 = unknown, for a picture of `width` × `height`; see `estimate`."""
         own_height, own_width = self._depth.shape
-        short_side = min(width, height)
-        whole = self._depth
-        if short_side % 16 == 0 and working_size(own_width, own_height, short_side) == (width, height):
-            whole = Fit.of(own_width, own_height, short_side).crop(whole)
-        elif abs(own_width / own_height / (width / height) - 1) > _ASPECT_TOLERANCE:
+        if not _same_shape(own_width, own_height, width, height):
             raise InputError(
                 f"{self._path}: the depth is {own_width}×{own_height} but the picture is {width}×{height} (as used), "
                 f"which is another shape; give the depth of the whole, upright picture"
             )
-        return F.interpolate(whole[None, None], (height, width), mode="nearest-exact")[0, 0]
+        return F.interpolate(self._depth[None, None], (height, width), mode="nearest-exact")[0, 0]
+
+    def following(self, fit: Fit) -> "FileDepth":
+        """The depth of the picture after its fit, of a file with the whole picture's shape; others stay as they are."""
+        height, width = self._depth.shape
+        if not _same_shape(width, height, fit.original_width, fit.original_height):
+            return self
+        left, top = round(fit.left * width / fit.original_width), round(fit.top * height / fit.original_height)
+        columns = round(fit.crop_width * width / fit.original_width)
+        rows = round(fit.crop_height * height / fit.original_height)
+        followed = copy.copy(self)
+        crop = self._depth[None, None, top : top + rows, left : left + columns]
+        followed._depth = F.interpolate(crop, (fit.height, fit.width), mode="nearest-exact")[0, 0]
+        return followed
+
+
+def _same_shape(width: int, height: int, other_width: int, other_height: int) -> bool:
+    return abs(width / height / (other_width / other_height) - 1) <= _ASPECT_TOLERANCE
 
 
 def _read(path: Path) -> np.ndarray:

@@ -28,7 +28,7 @@ def photo_intrinsics(
         given: the photo's camera, of this size.
         exif_focal_35mm: `Picture.exif_focal_35mm`.
         predicted: what the depth back-end found, in pixels of this size; taken if its field of view is plausible.
-        default_fov: degrees along the photo's longer side.
+        default_fov: degrees along the longer side of the whole photo.
         fit: how the photo was cropped and resized to this size; none if it was not cropped.
 
     Returns:
@@ -37,14 +37,15 @@ def photo_intrinsics(
     """
     if given is not None:
         return given.intrinsics[0], f"the given camera, {_wide(given.intrinsics[0], width)}"
+    original_width, original_height = (fit.original_width, fit.original_height) if fit else (width, height)
     if exif_focal_35mm is not None:
-        original_width, original_height = (fit.original_width, fit.original_height) if fit else (width, height)
         focal = exif_focal_35mm / _FULL_FRAME_DIAGONAL_MM * hypot(original_width, original_height)
         k = _follow(_central(focal, original_width, original_height), fit, original_width, original_height)
         return k, f"EXIF ({exif_focal_35mm:.3g} mm in 35 mm terms), {_wide(k, width)}"
     if predicted is not None and _is_plausible(predicted, width, height):
         return predicted, f"the depth back-end, {_wide(predicted, width)}"
-    k = _central(max(width, height) / 2 / tan(radians(default_fov) / 2), width, height)
+    focal = max(original_width, original_height) / 2 / tan(radians(default_fov) / 2)
+    k = _follow(_central(focal, original_width, original_height), fit, original_width, original_height)
     return k, f"a default of {default_fov:g}° along the longer side"
 
 

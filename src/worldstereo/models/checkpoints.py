@@ -148,7 +148,7 @@ def load_uni3c(weights: Path, num_heads: int = 16, dtype: torch.dtype = torch.fl
 
 
 def fill(
-    network: nn.Module,
+    network: Any,
     tensors: Iterable[tuple[str, Tensor]],
     name: str,
     dtype: torch.dtype,
@@ -174,7 +174,8 @@ def fill(
                 f"{name}: the tensor {key} is {tuple(tensor.shape)} but the config asks for {tuple(expected[key])}"
             )
         kept = torch.float32 if any(part in key for part in full_precision) else dtype
-        set_module_tensor_to_device(network, key, device, value=tensor, dtype=kept)
+        # a copy: tensors of a file are views of it, oddly aligned, and die with it
+        set_module_tensor_to_device(network, key, device, value=tensor.to(device, kept, copy=True), dtype=kept)
         del expected[key]
         if on_module and (block := _block_of(key)):
             open_blocks[block] -= 1

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from worldstereo.models.context_parallel import SPLIT_TOKENS, Shard
 from worldstereo.models.modulated_block import ModulatedBlock
-from worldstereo.models.patches import PatchEmbedding
+from worldstereo.models.patches import PatchEmbedding, zeroed
 from worldstereo.models.rotary import rotary_table
 from worldstereo.models.transformer import ClipCache
 
@@ -63,19 +63,17 @@ class ControlBranch(ModelMixin, ConfigMixin):
         patch_size: Sequence[int] = (1, 2, 2),
     ) -> None:
         super().__init__()
-        patch = tuple(patch_size)
+        pf, ph, pw = patch_size
+        patch = (pf, ph, pw)
         self.controlnet_patch_embedding = PatchEmbedding(in_channels, conv_out_dim, patch)
         self.controlnet_mask_embedding = MaskEmbedding(add_channels, mid_channels, conv_out_dim, mask_downsample, patch)
         self.proj_in = nn.Identity() if conv_out_dim == dim else nn.Linear(conv_out_dim, dim)
         self.controlnet_blocks = nn.ModuleList(
             ModulatedBlock(dim, ffn_dim, num_heads, time_embed_dim) for _ in range(num_layers)
         )
-        self.proj_out = nn.ModuleList(nn.Linear(dim, out_channels) for _ in range(num_layers))
+        self.proj_out = nn.ModuleList(zeroed(nn.Linear(dim, out_channels)) for _ in range(num_layers))
         self.shard = Shard()
         self.gradient_checkpointing = False
-        for projection in self.proj_out:
-            nn.init.zeros_(projection.weight)
-            nn.init.zeros_(projection.bias)
 
     def forward(
         self,
@@ -133,19 +131,16 @@ class MaskEmbedding(nn.Module):
         self, in_channels: int, mid_channels: int, out_channels: int, frames: int, patch: tuple[int, int, int]
     ) -> None:
         super().__init__()
-        kernel = (frames, 8, 8)
+        self.frames = frames
         self.mask_proj = nn.Sequential(
-            nn.Conv3d(in_channels, mid_channels, kernel, stride=kernel),
+            nn.Conv3d(in_channels, mid_channels, (frames, 8, 8), stride=(frames, 8, 8)),
             nn.GroupNorm(mid_channels // 8, mid_channels),
             nn.SiLU(),
         )
-        self.mask_zero_proj = PatchEmbedding(mid_channels, out_channels, patch)
-        nn.init.zeros_(self.mask_zero_proj.weight)
-        nn.init.zeros_(self.mask_zero_proj.bias)
+        self.mask_zero_proj = zeroed(PatchEmbedding(mid_channels, out_channels, patch))
 
     def forward(self, geometry: Float[Tensor, "b c g y x"], pad_behind: bool) -> Float[Tensor, "b n d"]:
         """Tokens; video latents' first frame stands for one frame, the others for several: zeros are put in front."""
-        convolution = self.mask_proj[0]
-        if convolution.kernel_size[0] > 1:
+        if self.frames > 1:
             geometry = nn.functional.pad(geometry, (0, 0, 0, 0, 3, 3 if pad_behind else 0))
-        return self.mask_zero_proj(self.mask_proj(geometry.to(convolution.weight.dtype)))
+        return self.mask_zero_proj(self.mask_proj(geometry.to(self.mask_zero_proj.weight.dtype)))

@@ -56,7 +56,7 @@ class ModelSource:
             if _HUB_ID.fullmatch(root):
                 return ModelSource(root, subfolder)
         raise InputError(
-            f"model {text}: is neither a folder nor a hub id; write an existing folder or owner/name, "
+            f"model {text}: is no shipped model, no folder and no hub id; write an existing folder or owner/name, "
             f"and :SUBFOLDER behind it where it holds several models"
         )
 

@@ -1,5 +1,7 @@
 """From pictures to tokens and back."""
 
+from typing import TypeVar
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -24,6 +26,16 @@ class PatchEmbedding(nn.Conv3d):
         patches = video.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)
         weight = self.weight[:, first_channel : first_channel + channels].flatten(1)
         return F.linear(patches, weight, self.bias if bias else None)
+
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+def zeroed(layer: Layer) -> Layer:
+    """The layer with all its parameters 0: what a new branch ends in, so that at first it changes nothing."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
 
 
 def unpatchify(

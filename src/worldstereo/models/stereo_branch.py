@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from worldstereo.models.attention import AttentionCore
 from worldstereo.models.context_parallel import SPLIT_TOKENS
 from worldstereo.models.modulated_block import ModulatedBlock
-from worldstereo.models.patches import PatchEmbedding
+from worldstereo.models.patches import PatchEmbedding, zeroed
 from worldstereo.models.rotary import Rotary, rotary_table
 from worldstereo.models.transformer import ClipCache
 
@@ -103,15 +103,11 @@ class StereoBranch(ModelMixin, ConfigMixin):
         self.proj_in = nn.Identity() if conv_out_dim == dim else nn.Linear(conv_out_dim, dim)
         blocks = [ModulatedBlock(dim, ffn_dim, num_heads, time_embed_dim) for _ in range(num_layers)]
         self.blocks = nn.ModuleList(blocks)
-        projections = [nn.Linear(dim, out_channels) for _ in range(num_layers)]
-        self.proj_out = nn.ModuleList(projections)
+        self.proj_out = nn.ModuleList(zeroed(nn.Linear(dim, out_channels)) for _ in range(num_layers))
         self.shard = nn.Identity()
         self.gradient_checkpointing = False
         for block in blocks:
             block.self_attn.processor = AttentionCore()  # a pair is never shared out among processes
-        for projection in projections:
-            nn.init.zeros_(projection.weight)
-            nn.init.zeros_(projection.bias)
 
     def forward(
         self,

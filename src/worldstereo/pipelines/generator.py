@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -39,10 +39,25 @@ class VideoGenerator(Protocol):
     Attributes:
         name: what `--model` takes and what reports show.
         is_baseline: whether no network is involved; help, report and README say so.
+        options: what else decides what it makes, as plain values.
     """
 
     name: str
     is_baseline: bool
+    options: dict[str, Any]
+
+    @property
+    def frames(self) -> int | None:
+        """Per clip; none if it makes any number."""
+        ...
+
+    def clip_size(self, width: int, height: int, short_side: int | None) -> tuple[int, int]:
+        """(width, height) of the clips of a picture; `short_side` is the user's wish, if there is one.
+
+        Raises:
+            InputError: the wish cannot be met.
+        """
+        ...
 
     def render_guidance(self, memory: GlobalGeometricMemory, cameras: Cameras) -> PointRender:
         """The memory along a path, rendered as this generator was built for."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from worldstereo.cameras import Cameras
 from worldstereo.cameras.trajectories import SceneScale
 from worldstereo.depth import DepthEstimator
+from worldstereo.depth.file import FileDepth
 from worldstereo.depth.intrinsics import photo_intrinsics
 from worldstereo.depth.panorama import estimate_panorama
 from worldstereo.errors import InputError
@@ -20,7 +21,9 @@ from worldstereo.memory.lifting import Lifted, lift_panorama, lift_picture
 Projection = Literal["perspective", "equirectangular"]
 
 _PANORAMA_FOV = 90.0
-_PANORAMA_ASPECT = 16 / 9
+PANORAMA_ASPECT = (16, 9)
+"""Of clips from a panorama, where the generator can make any."""
+
 _PANORAMA_HEIGHT = 1.5  # in short sides: points then lie some 2.4 pixels apart in a 90° view, near enough to close
 
 
@@ -69,11 +72,22 @@ def resolve_projection(picture: Picture, projection: Literal["auto", "perspectiv
 
 
 def start_from_photo(
-    picture: Picture, estimator: DepthEstimator, given: Cameras | None, short_side: int, default_fov: float
+    picture: Picture,
+    estimator: DepthEstimator,
+    given: Cameras | None,
+    size: tuple[int, int],
+    default_fov: float,
+    squeeze: bool = False,
 ) -> StartingPoint:
-    """A photo of one camera: given, or at the world's origin."""
-    fitted = fit_picture(picture.rgb, short_side)
-    height, width = fitted.rgb.shape[1:]
+    """A photo of one camera: given, or at the world's origin.
+
+    Args:
+        size: (width, height) of the clips, to which the photo is cropped (with `squeeze`: stretched).
+    """
+    width, height = size
+    fitted = fit_picture(picture.rgb, width, height, squeeze)
+    if isinstance(estimator, FileDepth):
+        estimator = estimator.following(fitted.fit)
     if given is not None:
         given = fitted.follow(given[0])
 
@@ -102,14 +116,18 @@ def start_from_photo(
     )
 
 
-def start_from_panorama(picture: Picture, estimator: DepthEstimator, short_side: int) -> StartingPoint:
-    """A 360° panorama at the world's origin, its centre column ahead."""
+def start_from_panorama(picture: Picture, estimator: DepthEstimator, size: tuple[int, int]) -> StartingPoint:
+    """A 360° panorama at the world's origin, its centre column ahead.
+
+    Args:
+        size: (width, height) of the clips.
+    """
+    width, short_side = size
     height = round(_PANORAMA_HEIGHT * short_side)
     panorama = resize_picture(picture.rgb, 2 * height, height)
     estimate = estimate_panorama(panorama, estimator)
     if not bool((estimate.distance > 0).any()):
         raise InputError(f"{picture.path}: the depth back-end {estimate.source} found no surface at all; try another")
-    width = round(short_side * _PANORAMA_ASPECT / 16) * 16
     camera = Cameras.from_fov(_PANORAMA_FOV, width, short_side)
     return StartingPoint(
         picture=panorama,

@@ -1,6 +1,7 @@
 """The baseline generator: no network, only what the memory already knows."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -9,8 +10,11 @@ from torch import Tensor
 from worldstereo.cameras import Cameras
 from worldstereo.geometry.inpainting import background_importance, pull_push
 from worldstereo.geometry.rendering import PointRender
+from worldstereo.images import working_size
 from worldstereo.memory.global_geometric import GlobalGeometricMemory
 from worldstereo.pipelines.generator import ClipConditions
+
+_SHORT_SIDE = 480
 
 
 class WarpGenerator:
@@ -23,6 +27,14 @@ class WarpGenerator:
 
     name = "warp"
     is_baseline = True
+    frames = None
+
+    def __init__(self) -> None:
+        self.options: dict[str, Any] = {}
+
+    def clip_size(self, width: int, height: int, short_side: int | None) -> tuple[int, int]:
+        """The picture's shape, 480 pixels on the shorter side unless another number is asked for."""
+        return working_size(width, height, short_side or _SHORT_SIDE)
 
     def render_guidance(self, memory: GlobalGeometricMemory, cameras: Cameras) -> PointRender:
         """The sharp, crack-free render of the memory."""

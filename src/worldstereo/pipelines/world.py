@@ -27,8 +27,11 @@ from worldstereo.files import write_json
 from worldstereo.images import Picture, load_picture
 from worldstereo.memory.global_geometric import GlobalGeometricMemory
 from worldstereo.memory.spatial_stereo import SpatialStereoMemory, update_indices
+from worldstereo.models.hub import ModelFiles, ModelSource
 from worldstereo.pipelines.generator import ClipConditions, VideoGenerator
+from worldstereo.pipelines.generator_options import GeneratorOptions, Placement
 from worldstereo.pipelines.starting_point import (
+    PANORAMA_ASPECT,
     Projection,
     StartingPoint,
     resolve_projection,
@@ -40,6 +43,7 @@ from worldstereo.pipelines.world_folder import Clip, ClipPlan, Manifest, Request
 from worldstereo.video import write_video
 
 FRAMES_PER_SECOND = 16
+_FRAMES = 21  # per clip, of a generator that makes any number
 
 OnProgress = Callable[[str, float], None]
 """Called as (what is being done, share of the whole that is done in [0, 1])."""
@@ -59,8 +63,9 @@ class Settings:
         projection: of the picture; "auto" takes a 2:1 picture for a panorama.
         camera: a camera file of the photo, whose first camera is used.
         default_fov: field of view over the longer side in degrees, where nothing else is known.
-        short_side: of the clips, in pixels.
-        frames: per clip.
+        short_side: of the clips, in pixels; the generator's choice if none.
+        frames: per clip; the generator's number, or 21, if none.
+        squeeze: stretch the photo to the clips' shape, as the official release does, instead of cropping it.
         seed: of all randomness.
     """
 
@@ -69,14 +74,15 @@ class Settings:
     projection: Literal["auto", "perspective", "equirectangular"] = "auto"
     camera: Path | None = None
     default_fov: float = 60.0
-    short_side: int = 480
-    frames: int = 21
+    short_side: int | None = None
+    frames: int | None = None
+    squeeze: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 2 <= self.frames <= 201:
+        if self.frames is not None and not 2 <= self.frames <= 201:
             raise InputError(f"--frames {self.frames}: must lie between 2 and 201")
-        if not 64 <= self.short_side <= 2160 or self.short_side % 16:
+        if self.short_side is not None and (not 64 <= self.short_side <= 2160 or self.short_side % 16):
             raise InputError(f"--short-side {self.short_side}: must be a multiple of 16 between 64 and 2160")
         if not 10 <= self.default_fov <= 150:
             raise InputError(f"--fov {self.default_fov:g}: must lie between 10 and 150 degrees")
@@ -103,15 +109,25 @@ class PlannedPath:
     fraction: float
 
 
-def create_generator(model: str) -> VideoGenerator:
-    """The generator of that name.
+def create_generator(
+    model: str,
+    options: GeneratorOptions = GeneratorOptions(),  # noqa: B008 (frozen)
+    placement: Placement = Placement(),  # noqa: B008 (frozen)
+) -> VideoGenerator:
+    """The generator of that name: "warp", or a folder or hub id of a network, with optional `:subfolder`.
 
     Raises:
-        InputError: unknown; the message lists what is known.
+        InputError: unknown, or an option does not go with it.
     """
     if model == WarpGenerator.name:
+        if options != GeneratorOptions():
+            raise InputError("--model warp: has no network, so it takes no prompt, steps, precision or the like")
         return WarpGenerator()
-    raise InputError(f"--model {model}: unknown; known: warp (the baseline: no network)")
+    files = ModelFiles(ModelSource.parse(model), placement.offline)
+    files.file("config.json")  # before the libraries are imported, which takes seconds
+    from worldstereo.pipelines.loading import load_generator
+
+    return load_generator(model, files, options, placement)
 
 
 def plan_paths(
@@ -135,14 +151,21 @@ class WorldPipeline:
 
     @classmethod
     def from_pretrained(
-        cls, model: str = "warp", *, depth: str = "nano", depth_scale: float | None = None, device: str = "cpu"
+        cls,
+        model: str = "warp",
+        *,
+        depth: str = "nano",
+        depth_scale: float | None = None,
+        options: GeneratorOptions = GeneratorOptions(),  # noqa: B008 (frozen)
+        placement: Placement = Placement(),  # noqa: B008 (frozen)
     ) -> "WorldPipeline":
-        """The pipeline of a generator's name and a depth back-end's name (see `create_depth_estimator`).
+        """The pipeline of a generator (see `create_generator`) and a depth back-end (see `create_depth_estimator`).
 
         Raises:
             InputError: an unknown name.
         """
-        return cls(create_generator(model), create_depth_estimator(depth, depth_scale=depth_scale, device=device))
+        estimator = create_depth_estimator(depth, depth_scale=depth_scale, device=placement.device)
+        return cls(create_generator(model, options, placement), estimator)
 
     def start(self, picture: Picture, settings: Settings) -> tuple[StartingPoint, list[PlannedPath]]:
         """Everything that is known before the first clip: points, cameras, planned paths.
@@ -155,15 +178,16 @@ class WorldPipeline:
         if projection == "equirectangular":
             if settings.camera is not None:
                 raise InputError(f"{settings.camera}: a panorama takes no --camera; leave the option out")
-            begun = start_from_panorama(picture, self.depth, settings.short_side)
+            begun = start_from_panorama(picture, self.depth, self._clip_size(picture, settings))
         else:
             given = None
             if settings.camera is not None:
                 height, width = picture.rgb.shape[1:]
                 given = read_cameras(settings.camera, width=width, height=height).cameras
-            begun = start_from_photo(picture, self.depth, given, settings.short_side, settings.default_fov)
+            size = self._clip_size(picture, settings)
+            begun = start_from_photo(picture, self.depth, given, size, settings.default_fov, settings.squeeze)
         memory = GlobalGeometricMemory(begun.lifted.cloud, begun.lifted.sky)
-        return begun, plan_paths(trajectories, begun.camera, begun.scale, memory, settings.frames)
+        return begun, plan_paths(trajectories, begun.camera, begun.scale, memory, self._frames(settings))
 
     def __call__(
         self,
@@ -221,6 +245,20 @@ class WorldPipeline:
             self._make_clips(world, on_progress)
         return world
 
+    def _frames(self, settings: Settings) -> int:
+        """Frames of every clip."""
+        made = self.generator.frames
+        if made is not None and settings.frames not in (None, made):
+            raise InputError(f"--frames {settings.frames}: {self.generator.name} makes {made}; leave the option out")
+        return made or settings.frames or _FRAMES
+
+    def _clip_size(self, picture: Picture, settings: Settings) -> tuple[int, int]:
+        """(width, height) of every clip."""
+        height, width = picture.rgb.shape[1:]
+        if resolve_projection(picture, settings.projection) == "equirectangular":
+            width, height = PANORAMA_ASPECT
+        return self.generator.clip_size(width, height, settings.short_side)
+
     def _request(self, picture: Picture, settings: Settings) -> Request:
         projection = resolve_projection(picture, settings.projection)
         return Request(
@@ -229,10 +267,12 @@ class WorldPipeline:
             depth=self.depth.name,
             camera="" if settings.camera is None else str(settings.camera),
             model=self.generator.name,
+            options=self.generator.options,
             trajectories=tuple(str(trajectory) for trajectory in settings.paths(projection)),
             seed=settings.seed,
-            frames=settings.frames,
-            short_side=settings.short_side,
+            frames=self._frames(settings),
+            size=self._clip_size(picture, settings),
+            squeeze=settings.squeeze,
             default_fov=settings.default_fov,
             software=worldstereo.__version__,
         )

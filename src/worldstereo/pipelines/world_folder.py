@@ -64,10 +64,12 @@ class Request:
     depth: str
     camera: str
     model: str
+    options: dict[str, Any]
     trajectories: tuple[str, ...]
     seed: int
     frames: int
-    short_side: int
+    size: tuple[int, int]
+    squeeze: bool
     default_fov: float
     software: str
 
@@ -123,7 +125,8 @@ class Manifest:
                 f"use the worldstereo release that made it"
             )
         try:
-            request = Request(**{**value["request"], "trajectories": tuple(value["request"]["trajectories"])})
+            tuples = {name: tuple(value["request"][name]) for name in ("trajectories", "size")}
+            request = Request(**value["request"] | tuples)
             names = [name for name in cls.__dataclass_fields__ if name not in ("request", "clips", "up")]
             return cls(
                 request=request,

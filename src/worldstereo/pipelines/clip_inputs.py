@@ -1,0 +1,92 @@
+"""From what the memories give to what a network takes."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from worldstereo.cameras.embeddings import (
+    normalize_by_extent,
+    normalize_jointly,
+    plucker_rays,
+    pose_vectors,
+    published_plucker_rays,
+)
+from worldstereo.pipelines.generator import ClipConditions
+from worldstereo.pipelines.keyframe_video import KeyframeInputs
+
+_GREY = 0.5
+
+
+@dataclass(frozen=True)
+class CameraConvention:
+    """How a network was shown cameras.
+
+    Attributes:
+        ray_grid: "published": one pixel to the left of the pixel's centre; "centred": at its centre.
+        normalization: "published" (unstable near the middle of a path) or by "extent" of the path.
+    """
+
+    ray_grid: Literal["published", "centred"]
+    normalization: Literal["published", "extent"]
+
+
+PUBLISHED_CAMERAS = CameraConvention("published", "published")
+OWN_CAMERAS = CameraConvention("centred", "extent")
+
+
+def camera_inputs(conditions: ClipConditions, convention: CameraConvention) -> KeyframeInputs:
+    """What every network takes: image, render with the image as its first frame, hole mask, rays."""
+    normalize = normalize_jointly if convention.normalization == "published" else normalize_by_extent
+    poses = conditions.cameras.cam_from_world
+    cameras = conditions.cameras.with_poses(normalize(poses, poses[:0])[0])
+    holes = conditions.guidance.hole_mask.clone()
+    render = torch.where(holes[:, None], _GREY, conditions.guidance.rgb)
+    render[0], holes[0] = conditions.image, False
+    rays = published_plucker_rays if convention.ray_grid == "published" else plucker_rays
+    return KeyframeInputs(image=conditions.image, render=render, hole_mask=holes, rays=rays(cameras))
+
+
+def memory_inputs(conditions: ClipConditions, convention: CameraConvention) -> KeyframeInputs:
+    """`camera_inputs`, and references as the published memory models take them.
+
+    Each comes with the number, minus one, of the target that first asked for it; frame 0 asks for nothing. If no
+    frame asks, the first frame itself is the reference, as in the official single-image script.
+    """
+    inputs = camera_inputs(conditions, convention)
+    asked = conditions.references.for_target[1:].tolist()
+    chosen = list(dict.fromkeys(index for index in asked if index >= 0))
+    if chosen:
+        frames = conditions.references.frames[chosen]
+        poses = conditions.references.cameras.cam_from_world[chosen]
+        first = [asked.index(index) for index in chosen]
+    else:
+        frames, poses, first = conditions.image[None], conditions.cameras.cam_from_world[:1], [0]
+    normalize = normalize_jointly if convention.normalization == "published" else normalize_by_extent
+    target_poses, reference_poses = normalize(conditions.cameras.cam_from_world, poses)
+    return KeyframeInputs(
+        image=inputs.image,
+        render=inputs.render,
+        hole_mask=inputs.hole_mask,
+        rays=inputs.rays,
+        references=frames,
+        reference_index=torch.tensor(first, device=frames.device),
+        target_poses=pose_vectors(target_poses),
+        reference_poses=pose_vectors(reference_poses),
+    )
+
+
+def stereo_inputs(conditions: ClipConditions, convention: CameraConvention, pointmaps: bool) -> KeyframeInputs:
+    """`camera_inputs`, and references as the paper's stereo branch takes them: one or none for each target."""
+    inputs = camera_inputs(conditions, convention)
+    target_maps, reference_maps = conditions.references.pointmaps(conditions.cameras) if pointmaps else (None, None)
+    return KeyframeInputs(
+        image=inputs.image,
+        render=inputs.render,
+        hole_mask=inputs.hole_mask,
+        rays=inputs.rays,
+        references=conditions.references.frames,
+        reference_of_target=conditions.references.for_target,
+        target_pointmaps=target_maps,
+        reference_pointmaps=reference_maps,
+    )

@@ -1,0 +1,304 @@
+"""One clip from its conditions: the steps that the camera, memory and distilled variants share.
+
+encode_prompt -> encode_image -> prepare_conditions -> denoise -> decode
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from worldstereo.errors import InputError
+from worldstereo.models.keyframe_codec import KeyframeCodec
+from worldstereo.models.paper import PaperTransformer
+from worldstereo.models.transformer import ClipCache
+
+ConditionMode = Literal["full_vae", "first_frame_only"]
+OnStep = Callable[[int, int], None]
+
+_MASK_CHANNELS = 4
+
+
+@dataclass(frozen=True)
+class KeyframeInputs:
+    """What steers a clip, at its size; pictures are RGB in [0, 1].
+
+    Attributes:
+        image: the first frame.
+        render: the point cloud along the path; its first frame is `image`.
+        hole_mask: where the render shows nothing.
+        rays: Plücker rays of normalised cameras.
+        references: distinct frames of the spatial-stereo memory.
+        reference_index: memory models: the target that first asked for each reference, minus 1.
+        target_poses, reference_poses: memory models: `pose_vectors` of jointly normalised cameras.
+        reference_of_target: paper layout: each target's reference, -1 where none is useful.
+        target_pointmaps, reference_pointmaps: paper layout with pointmaps.
+    """
+
+    image: Float[Tensor, "3 h w"]
+    render: Float[Tensor, "f 3 h w"]
+    hole_mask: Bool[Tensor, "f h w"]
+    rays: Float[Tensor, "f 6 h w"]
+    references: Float[Tensor, "r 3 h w"] | None = None
+    reference_index: Int[Tensor, " r"] | None = None
+    target_poses: Float[Tensor, "f 7"] | None = None
+    reference_poses: Float[Tensor, "r 7"] | None = None
+    reference_of_target: Int[Tensor, " f"] | None = None
+    target_pointmaps: Float[Tensor, "f 3 h w"] | None = None
+    reference_pointmaps: Float[Tensor, "r 3 h w"] | None = None
+
+
+@runtime_checkable
+class Scheduler(Protocol):
+    """A sampler of diffusers, or `FewStepFlowScheduler`."""
+
+    timesteps: Tensor
+
+    def set_timesteps(self, num_inference_steps: int, device: str | torch.device) -> None:
+        """Choose the time steps and forget the last clip."""
+        ...
+
+    def step(self, model_output: Tensor, timestep: Any, sample: Tensor) -> Any:
+        """The latents after a step, as `.prev_sample`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How latents are drawn.
+
+    Attributes:
+        steps: number of network passes.
+        guidance: of the prompt over the negative prompt; 1 = no second context.
+    """
+
+    scheduler: Scheduler
+    steps: int
+    guidance: float
+
+
+@dataclass(frozen=True)
+class ClipFormat:
+    """What a model's clips look like.
+
+    Attributes:
+        frames: per clip.
+        sizes: (height, width) pairs; a picture goes to the nearest height-to-width ratio.
+        condition_mode: how the first frame's condition latents are made: of [image, grey, grey, ...] as one video
+            ("full_vae"), or each frame on its own ("first_frame_only").
+        negative_prompt: where the user gives none.
+    """
+
+    frames: int
+    sizes: tuple[tuple[int, int], ...]
+    condition_mode: ConditionMode
+    negative_prompt: str = ""
+
+    def only(self, sizes: tuple[tuple[int, int], ...]) -> "ClipFormat":
+        """The same with fewer sizes."""
+        return replace(self, sizes=sizes)
+
+    def size_for(self, width: int, height: int) -> tuple[int, int]:
+        """(height, width) of the clips of a picture: the nearest ratio, the first of equals."""
+        return min(self.sizes, key=lambda size: abs(size[0] / size[1] - height / width))
+
+
+PromptEncoder = Callable[[Sequence[str]], Float[Tensor, "n t d"]]
+ImageEncoder = Callable[[Float[Tensor, "3 h w"]], Float[Tensor, "1 m d"]]
+
+
+class KeyframeVideoPipeline:
+    """Makes clips with one network. Which conditions the network takes follows from its kind alone."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        codec: KeyframeCodec,
+        sampling: Sampling,
+        clip_format: ClipFormat,
+        encode_prompts: PromptEncoder,
+        encode_image: ImageEncoder | None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """
+        Args:
+            network: a `PublishedTransformer` or a `PaperTransformer`.
+            encode_prompts: text tokens of prompts; called once for every new pair of prompts.
+            encode_image: image tokens of the first frame; none for a network without image tokens.
+            device: where the network runs.
+        """
+        self.network: Any = network
+        self.codec = codec
+        self.sampling = sampling
+        self.clip_format = clip_format
+        self.device = torch.device(device)
+        self._encode_prompts = encode_prompts
+        self._encode_image = encode_image
+        self._prompt_tokens: tuple[tuple[str, ...], Tensor] | None = None
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        inputs: KeyframeInputs,
+        prompt: str = "",
+        negative_prompt: str | None = None,
+        noise: Float[Tensor, "c f h w"] | None = None,
+        seed: int = 0,
+        on_step: OnStep = lambda done, total: None,
+    ) -> Float[Tensor, "f 3 h w"]:
+        """Frames of the clip, RGB in [0, 1].
+
+        Args:
+            negative_prompt: the model's own if none.
+            noise: to start from; drawn from `seed`, on the CPU, if none.
+            on_step: called as (steps done, steps in all).
+
+        Raises:
+            InputError: a condition that the network needs is missing, or the clip has not the model's format.
+        """
+        return self.decode(self.sample(inputs, prompt, negative_prompt, noise, seed, on_step))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        inputs: KeyframeInputs,
+        prompt: str = "",
+        negative_prompt: str | None = None,
+        noise: Float[Tensor, "c f h w"] | None = None,
+        seed: int = 0,
+        on_step: OnStep = lambda done, total: None,
+    ) -> Float[Tensor, "c f h w"]:
+        """Latents of the clip; arguments as for a call."""
+        self._check(inputs)
+        negative = self.clip_format.negative_prompt if negative_prompt is None else negative_prompt
+        text = self.encode_prompt(prompt, negative)
+        image = self.encode_image(inputs.image, len(text))
+        conditions = self.prepare_conditions(inputs)
+        if noise is None:
+            shape = (self.codec.latent_channels, *conditions["render_latent"].shape[2:])
+            noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        return self.denoise(noise, text, image, conditions, on_step)
+
+    def encode_prompt(self, prompt: str, negative_prompt: str) -> Float[Tensor, "k t d"]:
+        """Text tokens of the prompt and, under guidance, of the negative prompt; kept until other prompts come."""
+        prompts = (prompt, negative_prompt) if self.sampling.guidance > 1 else (prompt,)
+        if self._prompt_tokens is None or self._prompt_tokens[0] != prompts:
+            self._prompt_tokens = (prompts, self._encode_prompts(prompts).to(self.device))
+        return self._prompt_tokens[1]
+
+    def encode_image(self, image: Float[Tensor, "3 h w"], contexts: int) -> Float[Tensor, "k m i"] | None:
+        """Image tokens of the first frame, the same for every context."""
+        if self._encode_image is None:
+            return None
+        return self._encode_image(image).to(self.device).repeat(contexts, 1, 1)
+
+    def prepare_conditions(self, inputs: KeyframeInputs) -> dict[str, Tensor]:
+        """What the network takes beside noisy latents, time and tokens, by the names of its arguments;
+        `first_frame` holds mask and condition latent, which go behind the noisy latents."""
+        conditions = {
+            "first_frame": self._first_frame(inputs),
+            "render_latent": self._encode(inputs.render),
+            "render_mask": inputs.hole_mask.to(self.device, torch.float32)[None, None],
+            "camera_embedding": inputs.rays.to(self.device).transpose(0, 1)[None],
+        }
+        if isinstance(self.network, PaperTransformer):
+            return conditions | self._stereo_conditions(inputs)
+        if self.network.config.memory:
+            return conditions | self._memory_conditions(inputs)
+        return conditions
+
+    def denoise(
+        self,
+        noise: Float[Tensor, "c f h w"],
+        text: Float[Tensor, "k t d"],
+        image: Float[Tensor, "k m i"] | None,
+        conditions: dict[str, Tensor],
+        on_step: OnStep,
+    ) -> Float[Tensor, "c f h w"]:
+        """Latents from noise. The network makes one pass a step for all contexts; the branches run once in it."""
+        scheduler, cache = self.sampling.scheduler, ClipCache()
+        scheduler.set_timesteps(self.sampling.steps, device=self.device)
+        arguments = {name: value for name, value in conditions.items() if name != "first_frame"}
+        latents = noise[None].to(self.device, torch.float32)
+        for index, timestep in enumerate(scheduler.timesteps):
+            velocity = self.network(
+                torch.cat([latents, conditions["first_frame"]], dim=1),
+                timestep.to(torch.float32).expand(1),
+                encoder_hidden_states=text,
+                encoder_hidden_states_image=image,
+                cache=cache,
+                **arguments,
+            ).sample.float()
+            if len(velocity) > 1:
+                wanted, unwanted = velocity.chunk(2)
+                velocity = unwanted + self.sampling.guidance * (wanted - unwanted)
+            latents = scheduler.step(velocity, timestep, latents).prev_sample
+            on_step(index + 1, self.sampling.steps)
+        return latents[0]
+
+    def decode(self, latents: Float[Tensor, "c f h w"]) -> Float[Tensor, "f 3 y x"]:
+        """Frames of latents, RGB in [0, 1], on the CPU."""
+        return self.codec.decode(latents.transpose(0, 1)).float().cpu()
+
+    def _check(self, inputs: KeyframeInputs) -> None:
+        frames, (height, width) = len(inputs.render), inputs.image.shape[1:]
+        if frames != self.clip_format.frames:
+            raise InputError(f"the clip has {frames} frames but this model makes {self.clip_format.frames}")
+        if (height, width) not in self.clip_format.sizes:
+            known = ", ".join(f"{w}×{h}" for h, w in self.clip_format.sizes)
+            raise InputError(f"the clip is {width}×{height} but this model makes {known}")
+
+    def _encode(self, frames: Float[Tensor, "n 3 y x"]) -> Float[Tensor, "1 c n h w"]:
+        if len(frames) == 0:
+            factor = self.codec.spatial_factor
+            size = (1, self.codec.latent_channels, 0, frames.shape[2] // factor, frames.shape[3] // factor)
+            return torch.zeros(size, device=self.device)
+        return self.codec.encode(frames.to(self.device)).transpose(0, 1)[None].float()
+
+    def _first_frame(self, inputs: KeyframeInputs) -> Float[Tensor, "1 c f h w"]:
+        """Mask (1 at the first frame) and condition latent of the image followed by mid-grey."""
+        frames = self.clip_format.frames
+        grey = torch.full_like(inputs.image, 0.5)
+        if self.clip_format.condition_mode == "full_vae":
+            video = torch.stack([inputs.image, *[grey] * (4 * (frames - 1))])
+            latent = self.codec.encode_video(video.to(self.device)).transpose(0, 1)[None].float()  # type: ignore[attr-defined]
+        else:
+            first, rest = self._encode(torch.stack([inputs.image, grey])).split(1, dim=2)
+            latent = torch.cat([first, rest.expand(-1, -1, frames - 1, -1, -1)], dim=2)
+        mask = torch.zeros_like(latent[:, :_MASK_CHANNELS])
+        mask[:, :, 0] = 1
+        return torch.cat([mask, latent], dim=1)
+
+    def _memory_conditions(self, inputs: KeyframeInputs) -> dict[str, Tensor]:
+        names = ("references", "reference_index", "target_poses", "reference_poses")
+        references, index, targets, poses = (_needed(inputs, name) for name in names)
+        clean = self._encode(references)
+        return {
+            "reference_latent": torch.cat([clean, torch.ones_like(clean[:, :_MASK_CHANNELS]), clean], dim=1),
+            "ref_index": index.to(self.device),
+            "camera_qt": targets[None].to(self.device),
+            "camera_qt_ref": poses[None].to(self.device),
+        }
+
+    def _stereo_conditions(self, inputs: KeyframeInputs) -> dict[str, Tensor]:
+        stereo = self.network.stereo
+        if stereo is None:
+            return {}
+        conditions = {
+            "reference_latent": self._encode(_needed(inputs, "references")),
+            "reference_of_target": _needed(inputs, "reference_of_target").to(self.device),
+        }
+        if stereo.config.pointmaps:
+            conditions["target_pointmap_latent"] = self._encode(_needed(inputs, "target_pointmaps"))
+            conditions["reference_pointmap_latent"] = self._encode(_needed(inputs, "reference_pointmaps"))
+        return conditions
+
+
+def _needed(inputs: KeyframeInputs, name: str) -> Tensor:
+    value = getattr(inputs, name)
+    if value is None:
+        raise InputError(f"this model needs the condition '{name}', which is missing")
+    return value

@@ -1,0 +1,84 @@
+"""The generator with a network: what the memories know, turned into a clip by a `KeyframeVideoPipeline`."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+from jaxtyping import Float
+from torch import Tensor
+
+from worldstereo.cameras import Cameras
+from worldstereo.errors import InputError
+from worldstereo.geometry.rendering import PointRender
+from worldstereo.memory.global_geometric import GlobalGeometricMemory
+from worldstereo.models.paper import PaperTransformer
+from worldstereo.pipelines.clip_inputs import CameraConvention, camera_inputs, memory_inputs, stereo_inputs
+from worldstereo.pipelines.generator import ClipConditions
+from worldstereo.pipelines.generator_options import GeneratorOptions
+from worldstereo.pipelines.keyframe_video import KeyframeInputs, KeyframeVideoPipeline
+
+_POINT_RADIUS = 0.008  # in NDC: 2 pixels at 480p, what the published weights were trained on
+
+
+class NetworkGenerator:
+    """Makes clips with a network of either layout."""
+
+    is_baseline = False
+
+    def __init__(
+        self,
+        name: str,
+        pipeline: KeyframeVideoPipeline,
+        cameras: CameraConvention,
+        options: GeneratorOptions,
+    ) -> None:
+        """
+        Args:
+            name: what `--model` was.
+            cameras: how the network was shown cameras.
+            options: what it was loaded with.
+        """
+        self.name = name
+        self._pipeline = pipeline
+        self._cameras = cameras
+        self.options = asdict(options)
+        self._prompts = options.prompt, options.negative_prompt
+
+    @property
+    def frames(self) -> int:
+        """Per clip."""
+        return self._pipeline.clip_format.frames
+
+    def clip_size(self, width: int, height: int, short_side: int | None) -> tuple[int, int]:
+        """(width, height): the model's size nearest in shape, of those with that short side if one is asked for.
+
+        Raises:
+            InputError: the model has no size with that short side.
+        """
+        clip_format = self._pipeline.clip_format
+        if short_side is not None:
+            fitting = tuple(size for size in clip_format.sizes if min(size) == short_side)
+            if not fitting:
+                known = ", ".join(f"{w}×{h}" for h, w in clip_format.sizes)
+                raise InputError(f"--short-side {short_side}: {self.name} makes clips of {known}; leave the option out")
+            clip_format = clip_format.only(fitting)
+        rows, columns = clip_format.size_for(width, height)
+        return columns, rows
+
+    def render_guidance(self, memory: GlobalGeometricMemory, cameras: Cameras) -> PointRender:
+        """The published point render."""
+        return memory.render(cameras, _POINT_RADIUS)
+
+    def generate(self, conditions: ClipConditions, on_progress: Callable[[int, int], None]) -> Float[Tensor, "f 3 h w"]:
+        """Frames along the path; the first one is the given image."""
+        frames = self._pipeline(self._inputs(conditions), *self._prompts, seed=conditions.seed, on_step=on_progress)
+        frames[0] = conditions.image
+        return frames
+
+    def _inputs(self, conditions: ClipConditions) -> KeyframeInputs:
+        network = self._pipeline.network
+        if isinstance(network, PaperTransformer):
+            if network.stereo is None:
+                return camera_inputs(conditions, self._cameras)
+            return stereo_inputs(conditions, self._cameras, network.stereo.config.pointmaps)
+        build = memory_inputs if network.config.memory else camera_inputs  # type: ignore[union-attr]
+        return build(conditions, self._cameras)

@@ -1,0 +1,1 @@
+"""Samplers of the distilled models; all others come from diffusers."""
