@@ -140,9 +140,7 @@ def test_colons_of_folders_and_drives_are_no_subfolders(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("text", ["", "warp", "a/b/c", "./a/b", "../a", "/a/b", "owner/name:", "owner/name:a:b", ":a"])
 def test_other_names_are_refused(text):
-    with pytest.raises(
-        InputError, match=r"^model .*: is no shipped model, no folder and no hub id; write"
-    ):
+    with pytest.raises(InputError, match=r"^model .*: is no shipped model, no folder and no hub id; write"):
         ModelSource.parse(text)
 
 

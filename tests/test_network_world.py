@@ -182,6 +182,14 @@ def test_another_option_is_another_world(models, room_photo, tmp_path):
         pipeline_of(models["paper"], steps=3)(room_photo, tmp_path / "w", SETTINGS)
 
 
+def test_condition_latents_can_be_those_of_the_filled_render(models, room_photo, tmp_path):
+    settings = replace(SETTINGS, trajectories=("orbit-right:8",))
+    folder = write_paper_model(tmp_path / "m", latent_cond_mode="filled_render")
+    filled = pipeline_of(str(folder))(room_photo, tmp_path / "w", settings)
+    grey = pipeline_of(models["paper"])(room_photo, tmp_path / "grey", settings)
+    assert not torch.equal(filled.clips[0].frames, grey.clips[0].frames)
+
+
 def test_a_distilled_paper_model_and_its_missing_parts(models, room_photo, tmp_path):
     dmd = {"dmd_start_steps": 250, "dmd_end_steps": 1000, "dmd_steps": 2, "gen_shift": 5.0}
     folder = write_paper_model(tmp_path / "m", **dmd)

@@ -24,9 +24,10 @@ SIZE = ROWS * COLUMNS // 4
 OF_TARGET = torch.tensor([-1, 0, 2, 1, 0])
 
 
-def make_backbone(seed: int = 0) -> KeyframeTransformer:
+def make_backbone(seed: int = 0, prediction: str = "velocity") -> KeyframeTransformer:
     torch.manual_seed(seed)
     return KeyframeTransformer(
+        prediction=prediction,
         num_attention_heads=2,
         attention_head_dim=24,
         in_channels=2 * LATENT + 4,
@@ -490,3 +491,16 @@ def test_a_config_that_makes_no_sense_is_refused(fields: dict[str, Any]) -> None
 def test_latents_that_are_not_whole_patches_are_refused(model: PaperTransformer) -> None:
     with pytest.raises(ValueError, match="cannot be cut into patches"):
         velocity(model, backbone_inputs(rows=5) | control_inputs(rows=5) | stereo_inputs(rows=5))
+
+
+def test_the_residual_of_the_condition_latent_gives_a_velocity():
+    """Without any residual the velocity leads from the noisy latents straight to the condition latents."""
+    backbone = make_backbone(prediction="residual")
+    torch.nn.init.zeros_(backbone.proj_out.weight)
+    torch.nn.init.zeros_(backbone.proj_out.bias)
+    states = torch.randn(1, 2 * LATENT + 4, 2, 4, 6)
+    velocity = backbone(states, torch.tensor([400.0]), torch.randn(2, 3, 20)).sample
+    clean = states[:, :LATENT] - 0.4 * velocity
+    torch.testing.assert_close(clean, states[:, -LATENT:].expand(2, -1, -1, -1, -1))
+    with pytest.raises(ValueError, match="prediction"):
+        make_backbone(prediction="noise")

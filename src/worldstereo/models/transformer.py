@@ -27,6 +27,8 @@ from worldstereo.models.context_parallel import GATHER_TOKENS, SPLIT_TOKENS, Sha
 from worldstereo.models.patches import PatchEmbedding, unpatchify
 from worldstereo.models.rotary import Rotary, rotary_table
 
+_LEAST_SIGMA = 1e-3
+
 Context = tuple[KeysValues, KeysValues | None]
 """Keys and values of text and image tokens, as one block sees them."""
 
@@ -207,6 +209,8 @@ class KeyframeTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMi
         added_kv_proj_dim: width of the image tokens in the blocks, i.e. the backbone's.
         rope_max_seq_len: the largest number of positions on an axis.
         pos_embed_seq_len: only none exists.
+        prediction: what the last layer gives: the "velocity" (Wan), or the "residual" of the clean latents over the
+            condition latents, of which the velocity follows. Small models learn the latter much faster.
 
     Raises:
         ValueError: a value that this layout does not have.
@@ -239,8 +243,11 @@ class KeyframeTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMi
         added_kv_proj_dim: int | None = 5120,
         rope_max_seq_len: int = 1024,
         pos_embed_seq_len: int | None = None,
+        prediction: str = "velocity",
     ) -> None:
         super().__init__()
+        if prediction not in ("velocity", "residual"):
+            raise ValueError(f"prediction is {prediction!r} but must be 'velocity' or 'residual'")
         if qk_norm != "rms_norm_across_heads":
             raise ValueError(f"qk_norm is {qk_norm!r}, but this layout has only 'rms_norm_across_heads'")
         if pos_embed_seq_len is not None:
@@ -308,7 +315,16 @@ class KeyframeTransformer(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMi
         sample = self._velocity(
             hidden_states, embedding, modulation, encoder_hidden_states, encoder_hidden_states_image, additions, cache
         )
+        if self.config.prediction == "residual":
+            sample = self._velocity_of_residual(sample, hidden_states, timestep)
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
+
+    def _velocity_of_residual(self, residual: Tensor, hidden_states: Tensor, timestep: Tensor) -> Tensor:
+        """(noisy − clean) / σ, clean being the condition latent (the last channels) plus the residual."""
+        channels = self.config.out_channels
+        difference = (hidden_states[:, :channels] - hidden_states[:, -channels:]).float()
+        sigma = (timestep.float() / 1000).clamp(min=_LEAST_SIGMA).reshape(-1, 1, 1, 1, 1)
+        return (repeat_to(difference, len(residual)) - residual.float()) / repeat_to(sigma, len(residual))
 
     @property
     def dtype_at_work(self) -> torch.dtype:

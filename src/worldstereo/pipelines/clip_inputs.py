@@ -1,6 +1,6 @@
 """From what the memories give to what a network takes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -64,11 +64,8 @@ def memory_inputs(conditions: ClipConditions, convention: CameraConvention) -> K
         frames, poses, first = conditions.image[None], conditions.cameras.cam_from_world[:1], [0]
     normalize = normalize_jointly if convention.normalization == "published" else normalize_by_extent
     target_poses, reference_poses = normalize(conditions.cameras.cam_from_world, poses)
-    return KeyframeInputs(
-        image=inputs.image,
-        render=inputs.render,
-        hole_mask=inputs.hole_mask,
-        rays=inputs.rays,
+    return replace(
+        inputs,
         references=frames,
         reference_index=torch.tensor(first, device=frames.device),
         target_poses=pose_vectors(target_poses),
@@ -80,11 +77,8 @@ def stereo_inputs(conditions: ClipConditions, convention: CameraConvention, poin
     """`camera_inputs`, and references as the paper's stereo branch takes them: one or none for each target."""
     inputs = camera_inputs(conditions, convention)
     target_maps, reference_maps = conditions.references.pointmaps(conditions.cameras) if pointmaps else (None, None)
-    return KeyframeInputs(
-        image=inputs.image,
-        render=inputs.render,
-        hole_mask=inputs.hole_mask,
-        rays=inputs.rays,
+    return replace(
+        inputs,
         references=conditions.references.frames,
         reference_of_target=conditions.references.for_target,
         target_pointmaps=target_maps,

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from worldstereo.cameras import Cameras
+from worldstereo.geometry.inpainting import background_importance, pull_push
 from worldstereo.geometry.rendering import PointRender
 from worldstereo.memory.global_geometric import GlobalGeometricMemory
 from worldstereo.memory.references import References
@@ -30,6 +32,18 @@ class ClipConditions:
     guidance: PointRender
     references: References
     seed: int
+
+    def filled_render(self) -> Float[Tensor, "f 3 h w"]:
+        """The guidance with its holes filled from their surroundings, far ones first; its first frame is the image.
+
+        Holes left by a nearer object belong to what is behind it: far pixels count more than near ones.
+        """
+        frames = [self.image]
+        for index in range(1, len(self.cameras)):
+            known = ~self.guidance.hole_mask[index][None, None]
+            importance = background_importance(self.guidance.depth[index])[None, None]
+            frames.append(pull_push(self.guidance.rgb[index][None], known, importance)[0].clamp(0, 1))
+        return torch.stack(frames)
 
 
 @runtime_checkable

@@ -16,7 +16,7 @@ from worldstereo.models.keyframe_codec import KeyframeCodec
 from worldstereo.models.paper import PaperTransformer
 from worldstereo.models.transformer import ClipCache
 
-ConditionMode = Literal["full_vae", "first_frame_only"]
+ConditionMode = Literal["full_vae", "first_frame_only", "filled_render"]
 OnStep = Callable[[int, int], None]
 
 _MASK_CHANNELS = 4
@@ -31,6 +31,7 @@ class KeyframeInputs:
         render: the point cloud along the path; its first frame is `image`.
         hole_mask: where the render shows nothing.
         rays: Plücker rays of normalised cameras.
+        filled: the render with its holes filled, for models whose condition latents are made of it.
         references: distinct frames of the spatial-stereo memory.
         reference_index: memory models: the target that first asked for each reference, minus 1.
         target_poses, reference_poses: memory models: `pose_vectors` of jointly normalised cameras.
@@ -42,6 +43,7 @@ class KeyframeInputs:
     render: Float[Tensor, "f 3 h w"]
     hole_mask: Bool[Tensor, "f h w"]
     rays: Float[Tensor, "f 6 h w"]
+    filled: Float[Tensor, "f 3 h w"] | None = None
     references: Float[Tensor, "r 3 h w"] | None = None
     reference_index: Int[Tensor, " r"] | None = None
     target_poses: Float[Tensor, "f 7"] | None = None
@@ -88,7 +90,8 @@ class ClipFormat:
         frames: per clip.
         sizes: (height, width) pairs; a picture goes to the nearest height-to-width ratio.
         condition_mode: how the first frame's condition latents are made: of [image, grey, grey, ...] as one video
-            ("full_vae"), or each frame on its own ("first_frame_only").
+            ("full_vae"), or each frame on its own ("first_frame_only"); or of the filled
+            render, with the known share of each latent's pixels as its mask ("filled_render").
         negative_prompt: where the user gives none.
     """
 
@@ -259,8 +262,11 @@ class KeyframeVideoPipeline:
         return self.codec.encode(frames.to(self.device)).transpose(0, 1)[None].float()
 
     def _first_frame(self, inputs: KeyframeInputs) -> Float[Tensor, "1 c f h w"]:
-        """Mask (1 at the first frame) and condition latent of the image followed by mid-grey."""
+        """Mask and condition latent; see `ClipFormat.condition_mode`. Of the first two modes: 1 at the first frame, and
+        the image followed by mid-grey."""
         frames = self.clip_format.frames
+        if self.clip_format.condition_mode == "filled_render":
+            return self._filled_render(inputs)
         grey = torch.full_like(inputs.image, 0.5)
         if self.clip_format.condition_mode == "full_vae":
             video = torch.stack([inputs.image, *[grey] * (4 * (frames - 1))])
@@ -270,6 +276,13 @@ class KeyframeVideoPipeline:
             latent = torch.cat([first, rest.expand(-1, -1, frames - 1, -1, -1)], dim=2)
         mask = torch.zeros_like(latent[:, :_MASK_CHANNELS])
         mask[:, :, 0] = 1
+        return torch.cat([mask, latent], dim=1)
+
+    def _filled_render(self, inputs: KeyframeInputs) -> Float[Tensor, "1 c f h w"]:
+        known = ~inputs.hole_mask[:, None]
+        latent = self._encode(_needed(inputs, "filled"))
+        share = torch.nn.functional.avg_pool2d(known.float(), self.codec.spatial_factor).to(self.device)
+        mask = share.transpose(0, 1)[None].expand(-1, _MASK_CHANNELS, -1, -1, -1)
         return torch.cat([mask, latent], dim=1)
 
     def _memory_conditions(self, inputs: KeyframeInputs) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """The generator with a network: what the memories know, turned into a clip by a `KeyframeVideoPipeline`."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,7 +11,12 @@ from worldstereo.errors import InputError
 from worldstereo.geometry.rendering import PointRender
 from worldstereo.memory.global_geometric import GlobalGeometricMemory
 from worldstereo.models.paper import PaperTransformer
-from worldstereo.pipelines.clip_inputs import CameraConvention, camera_inputs, memory_inputs, stereo_inputs
+from worldstereo.pipelines.clip_inputs import (
+    CameraConvention,
+    camera_inputs,
+    memory_inputs,
+    stereo_inputs,
+)
 from worldstereo.pipelines.generator import ClipConditions
 from worldstereo.pipelines.generator_options import GeneratorOptions
 from worldstereo.pipelines.keyframe_video import KeyframeInputs, KeyframeVideoPipeline
@@ -76,9 +81,12 @@ class NetworkGenerator:
 
     def _inputs(self, conditions: ClipConditions) -> KeyframeInputs:
         network = self._pipeline.network
-        if isinstance(network, PaperTransformer):
-            if network.stereo is None:
-                return camera_inputs(conditions, self._cameras)
-            return stereo_inputs(conditions, self._cameras, network.stereo.config.pointmaps)
-        build = memory_inputs if network.config.memory else camera_inputs  # type: ignore[union-attr]
-        return build(conditions, self._cameras)
+        if not isinstance(network, PaperTransformer):
+            return (memory_inputs if network.config.memory else camera_inputs)(conditions, self._cameras)
+        if network.stereo is None:
+            inputs = camera_inputs(conditions, self._cameras)
+        else:
+            inputs = stereo_inputs(conditions, self._cameras, network.stereo.config.pointmaps)
+        if self._pipeline.clip_format.condition_mode == "filled_render":
+            inputs = replace(inputs, filled=conditions.filled_render())
+        return inputs

@@ -3,12 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from worldstereo.cameras import Cameras
-from worldstereo.geometry.inpainting import background_importance, pull_push
 from worldstereo.geometry.rendering import PointRender
 from worldstereo.images import working_size
 from worldstereo.memory.global_geometric import GlobalGeometricMemory
@@ -21,8 +19,7 @@ class WarpGenerator:
     """Shows the cloud along the path and fills holes by pull–push.
 
     Known regions are the sharp render of the global-geometric memory, so earlier clips are respected as far as
-    the memory holds them. Holes left by a nearer object belong to what is behind it: far pixels count more than
-    near ones when a hole is filled.
+    the memory holds them.
     """
 
     name = "warp"
@@ -42,12 +39,6 @@ class WarpGenerator:
 
     def generate(self, conditions: ClipConditions, on_progress: Callable[[int, int], None]) -> Float[Tensor, "f 3 h w"]:
         """Frames along the path; the first one is the given image."""
-        frames = [conditions.image]
-        total = len(conditions.cameras)
-        on_progress(1, total)
-        for index in range(1, total):
-            known = ~conditions.guidance.hole_mask[index][None, None]
-            importance = background_importance(conditions.guidance.depth[index])[None, None]
-            frames.append(pull_push(conditions.guidance.rgb[index][None], known, importance)[0].clamp(0, 1))
-            on_progress(index + 1, total)
-        return torch.stack(frames)
+        frames = conditions.filled_render()
+        on_progress(len(frames), len(frames))
+        return frames
