@@ -209,6 +209,7 @@ def test_the_real_command(models, room_photo, tmp_path, extra):
     done = run_command(*arguments, *extra)
     assert done.returncode == 0, done.stderr
     assert World(out).is_done
+    assert done.stdout.count("licence") == 1
     if not extra:
         extended = run_command("extend", out, "-t", "pan-left:5", "--quiet")
         assert extended.returncode == 0, extended.stderr
@@ -226,3 +227,11 @@ def test_an_unknown_model_is_one_sentence(room_photo, tmp_path):
     assert failed.returncode == 2
     assert "nobody/nothing:at-all" in failed.stderr
     assert not (tmp_path / "w").exists()
+
+
+def test_the_background_of_renders_is_a_named_switch(models, conditions):
+    given = conditions["paper"]
+    grey, filled = (pipeline_of(models["paper"], render_background=b).generator for b in ("grey", "filled"))
+    assert (grey._inputs(given).render.permute(0, 2, 3, 1)[grey._inputs(given).hole_mask] == 0.5).all()
+    assert torch.equal(filled._inputs(given).render, given.filled_render())
+    assert torch.equal(filled._inputs(given).hole_mask, grey._inputs(given).hole_mask)

@@ -1,6 +1,8 @@
 """The published networks: parity, layout, loading, and work that is done once."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -323,3 +325,47 @@ def test_every_block_is_handed_on_when_it_is_complete():
         SHIPPED / f"{MEMORY}.config.json", SHIPPED / f"{MEMORY}.weights.safetensors", on_module=seen.append
     ).network
     assert set(map(id, seen)) == {id(block) for block in (*network.blocks, *network.controlnet.controlnet_blocks)}
+
+
+LOADED = """
+import gc, json, sys, threading, time
+from pathlib import Path
+import torch
+from worldstereo.models.checkpoints import load_published
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+peak, done = 0, False
+def watch():
+    global peak
+    while not done:
+        peak = max(peak, resident())
+        time.sleep(0.0005)
+
+before = resident()
+watcher = threading.Thread(target=watch)
+watcher.start()
+network = load_published(Path(sys.argv[1]), Path(sys.argv[2]), dtype=torch.bfloat16).network
+done = True
+watcher.join()
+sizes = [p.numel() * p.element_size() for p in network.parameters()]
+print(json.dumps({"peak": peak - before, "model": sum(sizes), "largest": max(sizes)}))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the memory of a process as Linux tells it")
+def test_loading_takes_the_memory_of_the_model_and_little_more(tmp_path):
+    width = 768
+    sizes = {"num_attention_heads": 12, "attention_head_dim": 64, "ffn_dim": 4 * width, "num_layers": 8}
+    transformer = config_of(MEMORY)["transformer"] | sizes | {"added_kv_proj_dim": width}
+    control = config_of(MEMORY)["controlnet_cfg"] | {"conv_out_dim": width, "time_embed_dim": width}
+    config = {"kind": "memory", "transformer": transformer, "controlnet_cfg": control}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with init_empty_weights():
+        tensors = build_published(config).state_dict()
+    save_file({k: torch.zeros(v.shape, dtype=torch.bfloat16) for k, v in tensors.items()}, tmp_path / "m.safetensors")
+    command = [sys.executable, "-c", LOADED, str(tmp_path / "config.json"), str(tmp_path / "m.safetensors")]
+    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert told["model"] > 120e6
+    assert told["peak"] < told["model"] + 2 * told["largest"] + 16e6  # a whole file in memory would double it

@@ -36,6 +36,8 @@ def extend(
         options=GeneratorOptions(**request.options),
         placement=Placement(device, offload.value, offline),
     )
+    if pipeline.generator.licence:
+        typer.echo(pipeline.generator.licence)
     with options.progress(quiet) as on_progress:
         pipeline.extend(opened, trajectory, start, on_progress)
         on_progress("writing the report", 1.0)

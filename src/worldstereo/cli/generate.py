@@ -65,6 +65,8 @@ def generate(
         options=generator_options,
         placement=Placement(device, offload.value, offline),
     )
+    if pipeline.generator.licence:
+        typer.echo(pipeline.generator.licence)
     with options.progress(quiet) as on_progress:
         world = pipeline(picture, folder, settings, on_progress)
         on_progress("writing the report", 1.0)

@@ -80,9 +80,9 @@ def back_ends() -> list[BackEnd]:
         BackEnd("FILE.exr", _installed("OpenEXR"), "yours", "pip install 'worldstereo[exr]'; --depth FILE.exr"),
         BackEnd(
             _SUGGESTED_MODEL,
-            _installed("transformers"),
+            True,
             "Apache-2.0 (other models: theirs)",
-            "pip install 'worldstereo[depth]'; any depth model of the hub, or a local folder, by this pattern",
+            "any depth model of the hub, by this pattern (downloaded once), or a local folder",
         ),
         BackEnd("moge", _installed("moge"), "MIT", INSTALL),
     ]
@@ -92,10 +92,9 @@ def better_options(used: str = "nano") -> str:
     """One line that names the better back-ends within reach after a run with the depth back-end `used`."""
     if used != "nano":
         return "Depth came from the back-end you chose; 'worldstereo info' lists the others."
-    install = "" if _installed("transformers") else " after pip install 'worldstereo[depth]'"
     moge = " or --depth moge" if _installed("moge") else ""
     return (
-        f"For better geometry use a larger depth model: --depth {_SUGGESTED_MODEL}{moge}{install}; "
+        f"For better geometry use a larger depth model: --depth {_SUGGESTED_MODEL}{moge}; "
         f"'worldstereo info' lists all back-ends."
     )
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from worldstereo.depth.base import DepthPrediction
-from worldstereo.errors import InputError, MissingExtraError
+from worldstereo.errors import InputError
 
 Reading = Literal["depth", "disparity"]
 
@@ -37,16 +37,13 @@ class TransformersDepth:
         device: where it runs.
 
     Raises:
-        MissingExtraError: transformers is not installed.
         InputError: the model cannot be found or loaded, or its kind is unknown and `reading` is not given.
     """
 
     def __init__(self, model: str, reading: Reading | None = None, device: str = "cpu") -> None:
-        try:
-            from transformers import AutoConfig, AutoModelForDepthEstimation
-            from transformers.image_processing_base import ImageProcessingMixin
-        except ImportError:
-            raise MissingExtraError("transformers", "depth", f"--depth transformers:{model}") from None
+        from transformers import AutoConfig, AutoModelForDepthEstimation
+        from transformers.image_processing_base import ImageProcessingMixin
+
         try:
             config = AutoConfig.from_pretrained(model)
         except Exception as error:  # hub, network and configuration errors share no base class

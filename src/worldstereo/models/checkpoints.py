@@ -181,6 +181,7 @@ def fill(
             open_blocks[block] -= 1
             if open_blocks[block] == 0:
                 on_module(network.get_submodule(block))
+        del tensor  # before the next one is read
     if expected:
         raise InputError(f"{name}: lacks the tensor {min(expected)}; download the file again, or check its config")
 
@@ -208,10 +209,11 @@ def _names(file: Path) -> list[str]:
 
 
 def _tensors(file: Path, only: set[str] | None = None) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a file, read when asked for."""
-    with _opened(file) as tensors:
-        for key in tensors.keys():  # noqa: SIM118 (not a mapping)
-            if only is None or key in only:
+    """The tensors of a file, read when asked for. The file is opened anew for each: what was read of a file stays in
+    memory as long as it is open."""
+    for key in _names(file):
+        if only is None or key in only:
+            with _opened(file) as tensors:
                 yield key, tensors.get_tensor(key)
 
 

@@ -4,7 +4,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from worldstereo.cameras import Cameras
 from worldstereo.cameras.embeddings import (
     normalize_by_extent,
     normalize_jointly,
@@ -37,14 +40,19 @@ OWN_CAMERAS = CameraConvention("centred", "extent")
 
 def camera_inputs(conditions: ClipConditions, convention: CameraConvention) -> KeyframeInputs:
     """What every network takes: image, render with the image as its first frame, hole mask, rays."""
-    normalize = normalize_jointly if convention.normalization == "published" else normalize_by_extent
-    poses = conditions.cameras.cam_from_world
-    cameras = conditions.cameras.with_poses(normalize(poses, poses[:0])[0])
     holes = conditions.guidance.hole_mask.clone()
     render = torch.where(holes[:, None], _GREY, conditions.guidance.rgb)
     render[0], holes[0] = conditions.image, False
+    rays = camera_rays(conditions.cameras, convention)
+    return KeyframeInputs(image=conditions.image, render=render, hole_mask=holes, rays=rays)
+
+
+def camera_rays(cameras: Cameras, convention: CameraConvention) -> Float[Tensor, "f 6 h w"]:
+    """Plücker rays of a clip's cameras after their normalisation."""
+    normalize = normalize_jointly if convention.normalization == "published" else normalize_by_extent
+    poses = cameras.cam_from_world
     rays = published_plucker_rays if convention.ray_grid == "published" else plucker_rays
-    return KeyframeInputs(image=conditions.image, render=render, hole_mask=holes, rays=rays(cameras))
+    return rays(cameras.with_poses(normalize(poses, poses[:0])[0]))
 
 
 def memory_inputs(conditions: ClipConditions, convention: CameraConvention) -> KeyframeInputs:

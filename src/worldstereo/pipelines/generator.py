@@ -54,11 +54,13 @@ class VideoGenerator(Protocol):
         name: what `--model` takes and what reports show.
         is_baseline: whether no network is involved; help, report and README say so.
         options: what else decides what it makes, as plain values.
+        licence: of its weights, for people; empty where there are none.
     """
 
     name: str
     is_baseline: bool
     options: dict[str, Any]
+    licence: str
 
     @property
     def frames(self) -> int | None:

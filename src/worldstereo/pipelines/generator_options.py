@@ -26,6 +26,8 @@ class GeneratorOptions:
             weight of the blocks (needs torchao).
         pixel_scale: of what the image encoder sees: "published" (a quirk of the release) or "unit".
         ray_grid: of the published models' rays: "published" (a quirk: one pixel to the left) or "centred".
+        render_background: what the render shows in holes: "grey", as the published models were trained, or "filled"
+            from the surroundings.
     """
 
     prompt: str = ""
@@ -37,6 +39,7 @@ class GeneratorOptions:
     quantize: Quantize = "none"
     pixel_scale: PixelScale = "published"
     ray_grid: Literal["published", "centred"] = "published"
+    render_background: Literal["grey", "filled"] = "grey"
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:

@@ -302,7 +302,7 @@ class KeyframeVideoPipeline:
             return {}
         conditions = {
             "reference_latent": self._encode(_needed(inputs, "references")),
-            "reference_of_target": _needed(inputs, "reference_of_target").to(self.device),
+            "reference_of_target": _needed(inputs, "reference_of_target")[None].to(self.device),
         }
         if stereo.config.pointmaps:
             conditions["target_pointmap_latent"] = self._encode(_needed(inputs, "target_pointmaps"))

@@ -42,7 +42,7 @@ def load_generator(name: str, files: ModelFiles, options: GeneratorOptions, plac
         InputError: a file or field is missing or wrong, or an option does not go with the model.
     """
     pipeline, cameras = load_pipeline(files, options, placement)
-    return NetworkGenerator(name, pipeline, cameras, options.on(placement.device))
+    return NetworkGenerator(name, pipeline, cameras, options.on(placement.device), _licence(files))
 
 
 def load_pipeline(
@@ -104,6 +104,11 @@ class Fields:
         if field not in self.values:
             raise InputError(f"{self.name}: the field '{field}' is missing; take the config that came with the weights")
         return self.values[field]
+
+
+def _licence(files: ModelFiles) -> str:
+    stated = files.licence()
+    return f"{files.source}: licence {stated}" if stated else f"{files.source}: states no licence; ask its makers"
 
 
 def _dtype(options: GeneratorOptions) -> torch.dtype:

@@ -21,7 +21,8 @@ from worldstereo.pipelines.generator import ClipConditions
 from worldstereo.pipelines.generator_options import GeneratorOptions
 from worldstereo.pipelines.keyframe_video import KeyframeInputs, KeyframeVideoPipeline
 
-_POINT_RADIUS = 0.008  # in NDC: 2 pixels at 480p, what the published weights were trained on
+POINT_RADIUS = 0.008
+"""Of the points of a guidance render, in NDC: 2 pixels at 480p, what the published weights were trained on."""
 
 
 class NetworkGenerator:
@@ -35,17 +36,21 @@ class NetworkGenerator:
         pipeline: KeyframeVideoPipeline,
         cameras: CameraConvention,
         options: GeneratorOptions,
+        licence: str,
     ) -> None:
         """
         Args:
             name: what `--model` was.
             cameras: how the network was shown cameras.
             options: what it was loaded with.
+            licence: of the weights, for people.
         """
         self.name = name
         self._pipeline = pipeline
         self._cameras = cameras
         self.options = asdict(options)
+        self.licence = licence
+        self._filled_background = options.render_background == "filled"
         self._prompts = options.prompt, options.negative_prompt
 
     @property
@@ -71,7 +76,7 @@ class NetworkGenerator:
 
     def render_guidance(self, memory: GlobalGeometricMemory, cameras: Cameras) -> PointRender:
         """The published point render."""
-        return memory.render(cameras, _POINT_RADIUS)
+        return memory.render(cameras, POINT_RADIUS)
 
     def generate(self, conditions: ClipConditions, on_progress: Callable[[int, int], None]) -> Float[Tensor, "f 3 h w"]:
         """Frames along the path; the first one is the given image."""
@@ -81,12 +86,14 @@ class NetworkGenerator:
 
     def _inputs(self, conditions: ClipConditions) -> KeyframeInputs:
         network = self._pipeline.network
-        if not isinstance(network, PaperTransformer):
-            return (memory_inputs if network.config.memory else camera_inputs)(conditions, self._cameras)
-        if network.stereo is None:
-            inputs = camera_inputs(conditions, self._cameras)
-        else:
+        if isinstance(network, PaperTransformer) and network.stereo is not None:
             inputs = stereo_inputs(conditions, self._cameras, network.stereo.config.pointmaps)
+        elif not isinstance(network, PaperTransformer) and network.config.memory:
+            inputs = memory_inputs(conditions, self._cameras)
+        else:
+            inputs = camera_inputs(conditions, self._cameras)
         if self._pipeline.clip_format.condition_mode == "filled_render":
             inputs = replace(inputs, filled=conditions.filled_render())
+        if self._filled_background:
+            inputs = replace(inputs, render=conditions.filled_render())
         return inputs

@@ -25,6 +25,7 @@ class WarpGenerator:
     name = "warp"
     is_baseline = True
     frames = None
+    licence = ""
 
     def __init__(self) -> None:
         self.options: dict[str, Any] = {}
