@@ -101,7 +101,7 @@ def test_one_process_at_a_time(tmp_path):
 
 
 def test_a_truncated_manifest_is_named(tmp_path):
-    (tmp_path / "world.json").write_text('{"format": "worldstereo-world", "version": 1}')
+    (tmp_path / "world.json").write_text('{"format": "worldstereo-world", "version": 2}')
     with pytest.raises(InputError, match=r"world\.json.*request"):
         World(tmp_path)
 

@@ -43,7 +43,7 @@ from worldstereo.images import colorize_depth, load_png, save_png
 from worldstereo.memory.global_geometric import GlobalGeometricMemory
 
 FORMAT = "worldstereo-world"
-VERSION = 1
+VERSION = 2
 _OWN_ENTRIES = {".lock", "input", "clips", "memory"}
 _CONVENTIONS = {
     "axes": "OpenCV: x right, y down, z forward",
