@@ -111,7 +111,7 @@ def _read_unposed(folder: Path, longest_side: int | None) -> list[RgbdFrame]:
     intrinsics = torch.tensor(meta["K"], dtype=torch.float32)
     frames = []
     for path in sorted((folder / "rgb").glob("*.jpg")):
-        code = _read_array(folder / "depth" / f"{path.stem}.png", np.uint8)
+        code = read_array(folder / "depth" / f"{path.stem}.png", np.uint8)
         depth = (_smooth_codes(torch.from_numpy(code.astype(np.float32))) + 0.5) * _CODE_METRES
         frames.append(_frame(f"{folder.name}/{path.name}", path, depth, intrinsics, longest_side))
     return frames
@@ -137,7 +137,7 @@ def _read_posed(folder: Path, longest_side: int | None) -> list[RgbdFrame]:
         path = folder / item["image"]
         intrinsics = torch.tensor(item["K"], dtype=torch.float32)
         if "depth" in item:
-            millimetres = _read_array(folder / item["depth"], np.uint16)
+            millimetres = read_array(folder / item["depth"], np.uint16)
             depth = torch.from_numpy(millimetres.astype(np.float32) / 1000)
         elif points_path.is_file():
             pose = torch.tensor(item["w2c"], dtype=torch.float32)
@@ -149,7 +149,12 @@ def _read_posed(folder: Path, longest_side: int | None) -> list[RgbdFrame]:
     return frames
 
 
-def _read_array(path: Path, dtype: type[np.generic]) -> np.ndarray:
+def read_array(path: Path, dtype: type[np.generic]) -> np.ndarray:
+    """The whole numbers of a PNG with one channel.
+
+    Raises:
+        InputError: the file is missing or damaged, or holds something else.
+    """
     try:
         with Image.open(path) as picture:
             array = np.asarray(picture)

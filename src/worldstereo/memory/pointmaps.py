@@ -8,7 +8,7 @@ from torch import Tensor
 
 from worldstereo.cameras import Cameras
 from worldstereo.geometry import PointCloud
-from worldstereo.geometry.rasterizer import render_points
+from worldstereo.geometry.sharp_rendering import render_points_sharp
 
 _UNKNOWN = 0.5
 _OUTLIERS = 0.01  # share of the points left out at either end of each axis
@@ -44,17 +44,16 @@ class SceneBox:
 
 
 def render_pointmaps(cloud: PointCloud, cameras: Cameras, box: SceneBox) -> Float[Tensor, "n 3 h w"]:
-    """World coordinates of the nearest cloud point of each pixel, normalised by `box`; 0.5 where there is none.
+    """World coordinates of the cloud's surface in each pixel, normalised by `box`; 0.5 where there is none.
 
-    The depth is that of the published point render (discs of 0.008 NDC), lifted at the pixel's centre, so a value
-    may belong to a place up to one disc radius (2 pixels at 480p) beside the point. Pointmaps of one cloud and one
-    box can be compared with each other. Source: WorldStereo (arXiv 2603.02049), pointmap guidance; its range of
-    values is not published, [0, 1] is ours.
+    The depth is that of the sharp render (crack-free at any size), lifted at the pixel's centre. Pointmaps of one
+    cloud and one box can be compared with each other. Source: WorldStereo (arXiv 2603.02049), pointmap guidance; its
+    range of values is not published, [0, 1] is ours.
     """
     maps = torch.full((len(cameras), 3, cameras.height, cameras.width), _UNKNOWN, device=cloud.points.device)
     for start in range(0, len(cameras), _VIEWS_AT_ONCE):
         views = cameras[slice(start, start + _VIEWS_AT_ONCE)]
-        render = render_points(cloud, views, points_per_pixel=1)
+        render = render_points_sharp(cloud, views)
         colors = box.normalize(views.unproject(render.depth)).permute(0, 3, 1, 2)
         maps[start : start + len(views)] = torch.where(render.hole_mask[:, None], _UNKNOWN, colors)
     return maps

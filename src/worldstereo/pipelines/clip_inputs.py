@@ -15,27 +15,40 @@ from worldstereo.cameras.embeddings import (
     pose_vectors,
     published_plucker_rays,
 )
+from worldstereo.geometry.rendering import PointRender
+from worldstereo.memory.global_geometric import GlobalGeometricMemory
 from worldstereo.pipelines.generator import ClipConditions
 from worldstereo.pipelines.keyframe_video import KeyframeInputs
 
 _GREY = 0.5
+_PUBLISHED_RADIUS = 0.008  # of points, in NDC: 2 pixels at 480p, what the published weights were trained on
 
 
 @dataclass(frozen=True)
 class CameraConvention:
-    """How a network was shown cameras.
+    """How a network was shown cameras, and the cloud along their path.
 
     Attributes:
         ray_grid: "published": one pixel to the left of the pixel's centre; "centred": at its centre.
         normalization: "published" (unstable near the middle of a path) or by "extent" of the path.
+        guidance: "published": discs of 0.008 NDC, 2 pixels at 480p but smaller than a pixel at 144p, where they leave
+            the surfaces full of pinholes and grey; "sharp": the crack-free render, at any size.
     """
 
     ray_grid: Literal["published", "centred"]
     normalization: Literal["published", "extent"]
+    guidance: Literal["published", "sharp"]
 
 
-PUBLISHED_CAMERAS = CameraConvention("published", "published")
-OWN_CAMERAS = CameraConvention("centred", "extent")
+PUBLISHED_CAMERAS = CameraConvention("published", "published", "published")
+OWN_CAMERAS = CameraConvention("centred", "extent", "sharp")
+
+
+def render_guidance(memory: GlobalGeometricMemory, cameras: Cameras, convention: CameraConvention) -> PointRender:
+    """The memory along a path, as the network was shown it."""
+    if convention.guidance == "published":
+        return memory.render(cameras, _PUBLISHED_RADIUS)
+    return memory.render_sharp(cameras)
 
 
 def camera_inputs(conditions: ClipConditions, convention: CameraConvention) -> KeyframeInputs:

@@ -3,7 +3,7 @@
 encode_prompt -> encode_image -> prepare_conditions -> denoise -> decode
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -138,7 +138,7 @@ class KeyframeVideoPipeline:
         self.sampling = sampling
         self.clip_format = clip_format
         self.device = torch.device(device)
-        self._encode_prompts = encode_prompts
+        self.encode_prompts = encode_prompts
         self._encode_image = encode_image
         self._prompt_tokens: tuple[tuple[str, ...], Tensor] | None = None
 
@@ -181,7 +181,7 @@ class KeyframeVideoPipeline:
         image = self.encode_image(inputs.image, len(text))
         conditions = self.prepare_conditions(inputs)
         if noise is None:
-            shape = (self.codec.latent_channels, *conditions["render_latent"].shape[2:])
+            shape = (self.codec.latent_channels, *conditions["first_frame"].shape[2:])
             noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
         return self.denoise(noise, text, image, conditions, on_step)
 
@@ -189,7 +189,7 @@ class KeyframeVideoPipeline:
         """Text tokens of the prompt and, under guidance, of the negative prompt; kept until other prompts come."""
         prompts = (prompt, negative_prompt) if self.sampling.guidance > 1 else (prompt,)
         if self._prompt_tokens is None or self._prompt_tokens[0] != prompts:
-            self._prompt_tokens = (prompts, self._encode_prompts(prompts).to(self.device))
+            self._prompt_tokens = (prompts, self.encode_prompts(prompts).to(self.device))
         return self._prompt_tokens[1]
 
     def encode_image(self, image: Float[Tensor, "3 h w"], contexts: int) -> Float[Tensor, "k m i"] | None:
@@ -201,17 +201,30 @@ class KeyframeVideoPipeline:
     def prepare_conditions(self, inputs: KeyframeInputs) -> dict[str, Tensor]:
         """What the network takes beside noisy latents, time and tokens, by the names of its arguments;
         `first_frame` holds mask and condition latent, which go behind the noisy latents."""
-        conditions = {
-            "first_frame": self._first_frame(inputs),
-            "render_latent": self._encode(inputs.render),
-            "render_mask": inputs.hole_mask.to(self.device, torch.float32)[None, None],
-            "camera_embedding": inputs.rays.to(self.device).transpose(0, 1)[None],
-        }
-        if isinstance(self.network, PaperTransformer):
-            return conditions | self._stereo_conditions(inputs)
-        if self.network.config.memory:
+        conditions = self.prepare_batch({n: value[None] for n, value in vars(inputs).items() if value is not None})
+        if not isinstance(self.network, PaperTransformer) and self.network.config.memory:
             return conditions | self._memory_conditions(inputs)
         return conditions
+
+    def prepare_batch(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`prepare_conditions` of several clips of one size.
+
+        Args:
+            batch: the fields of `KeyframeInputs`, with a leading dimension, as the training's `collate` gives them;
+                those of the published memory models apart, of which there is no batch.
+
+        Raises:
+            InputError: a condition that the network needs is missing.
+        """
+        conditions = {"first_frame": self._first_frame(batch)}
+        paper = isinstance(self.network, PaperTransformer)
+        if not paper or self.network.control is not None:
+            conditions |= {
+                "render_latent": self.encode(batch["render"]),
+                "render_mask": batch["hole_mask"].to(self.device, torch.float32)[:, None],
+                "camera_embedding": batch["rays"].to(self.device).transpose(1, 2),
+            }
+        return conditions | self._stereo_conditions(batch) if paper else conditions
 
     def denoise(
         self,
@@ -242,6 +255,16 @@ class KeyframeVideoPipeline:
             on_step(index + 1, self.sampling.steps)
         return latents[0]
 
+    def encode(self, frames: Float[Tensor, "b n 3 y x"]) -> Float[Tensor, "b c n h w"]:
+        """Latents of pictures, RGB in [0, 1], each on its own; there may be none (n = 0)."""
+        clips, count = frames.shape[:2]
+        if count == 0:
+            factor = self.codec.spatial_factor
+            size = (self.codec.latent_channels, 0, frames.shape[3] // factor, frames.shape[4] // factor)
+            return torch.zeros(clips, *size, device=self.device)
+        latents = self.codec.encode(frames.flatten(0, 1).to(self.device)).float()
+        return latents.unflatten(0, (clips, count)).transpose(1, 2)
+
     def decode(self, latents: Float[Tensor, "c f h w"]) -> Float[Tensor, "f 3 y x"]:
         """Frames of latents, RGB in [0, 1], on the CPU."""
         return self.codec.decode(latents.transpose(0, 1)).float().cpu()
@@ -254,41 +277,34 @@ class KeyframeVideoPipeline:
             known = ", ".join(f"{w}×{h}" for h, w in self.clip_format.sizes)
             raise InputError(f"the clip is {width}×{height} but this model makes {known}")
 
-    def _encode(self, frames: Float[Tensor, "n 3 y x"]) -> Float[Tensor, "1 c n h w"]:
-        if len(frames) == 0:
-            factor = self.codec.spatial_factor
-            size = (1, self.codec.latent_channels, 0, frames.shape[2] // factor, frames.shape[3] // factor)
-            return torch.zeros(size, device=self.device)
-        return self.codec.encode(frames.to(self.device)).transpose(0, 1)[None].float()
-
-    def _first_frame(self, inputs: KeyframeInputs) -> Float[Tensor, "1 c f h w"]:
+    def _first_frame(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "b c f h w"]:
         """Mask and condition latent; see `ClipFormat.condition_mode`. Of the first two modes: 1 at the first frame, and
         the image followed by mid-grey."""
-        frames = self.clip_format.frames
         if self.clip_format.condition_mode == "filled_render":
-            return self._filled_render(inputs)
-        grey = torch.full_like(inputs.image, 0.5)
+            return self._filled_render(batch)
+        image, frames = batch["image"], batch["render"].shape[1]
+        grey = torch.full_like(image, 0.5)
         if self.clip_format.condition_mode == "full_vae":
-            video = torch.stack([inputs.image, *[grey] * (4 * (frames - 1))])
-            latent = self.codec.encode_video(video.to(self.device)).transpose(0, 1)[None].float()  # type: ignore[attr-defined]
+            videos = torch.stack([image, *[grey] * (4 * (frames - 1))], dim=1).to(self.device)
+            latents = [self.codec.encode_video(video) for video in videos]  # type: ignore[attr-defined]
+            latent = torch.stack(latents).transpose(1, 2).float()
         else:
-            first, rest = self._encode(torch.stack([inputs.image, grey])).split(1, dim=2)
+            first, rest = self.encode(torch.stack([image, grey], dim=1)).split(1, dim=2)
             latent = torch.cat([first, rest.expand(-1, -1, frames - 1, -1, -1)], dim=2)
         mask = torch.zeros_like(latent[:, :_MASK_CHANNELS])
         mask[:, :, 0] = 1
         return torch.cat([mask, latent], dim=1)
 
-    def _filled_render(self, inputs: KeyframeInputs) -> Float[Tensor, "1 c f h w"]:
-        known = ~inputs.hole_mask[:, None]
-        latent = self._encode(_needed(inputs, "filled"))
-        share = torch.nn.functional.avg_pool2d(known.float(), self.codec.spatial_factor).to(self.device)
-        mask = share.transpose(0, 1)[None].expand(-1, _MASK_CHANNELS, -1, -1, -1)
-        return torch.cat([mask, latent], dim=1)
+    def _filled_render(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "b c f h w"]:
+        latent = self.encode(_needed(batch, "filled"))
+        known = (~batch["hole_mask"]).to(self.device, torch.float32)
+        share = torch.nn.functional.avg_pool2d(known, self.codec.spatial_factor)
+        return torch.cat([share[:, None].expand(-1, _MASK_CHANNELS, -1, -1, -1), latent], dim=1)
 
     def _memory_conditions(self, inputs: KeyframeInputs) -> dict[str, Tensor]:
         names = ("references", "reference_index", "target_poses", "reference_poses")
-        references, index, targets, poses = (_needed(inputs, name) for name in names)
-        clean = self._encode(references)
+        references, index, targets, poses = (_needed(vars(inputs), name) for name in names)
+        clean = self.encode(references[None])
         return {
             "reference_latent": torch.cat([clean, torch.ones_like(clean[:, :_MASK_CHANNELS]), clean], dim=1),
             "ref_index": index.to(self.device),
@@ -296,22 +312,22 @@ class KeyframeVideoPipeline:
             "camera_qt_ref": poses[None].to(self.device),
         }
 
-    def _stereo_conditions(self, inputs: KeyframeInputs) -> dict[str, Tensor]:
+    def _stereo_conditions(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         stereo = self.network.stereo
         if stereo is None:
             return {}
         conditions = {
-            "reference_latent": self._encode(_needed(inputs, "references")),
-            "reference_of_target": _needed(inputs, "reference_of_target")[None].to(self.device),
+            "reference_latent": self.encode(_needed(batch, "references")),
+            "reference_of_target": _needed(batch, "reference_of_target"),
         }
         if stereo.config.pointmaps:
-            conditions["target_pointmap_latent"] = self._encode(_needed(inputs, "target_pointmaps"))
-            conditions["reference_pointmap_latent"] = self._encode(_needed(inputs, "reference_pointmaps"))
+            conditions["target_pointmap_latent"] = self.encode(_needed(batch, "target_pointmaps"))
+            conditions["reference_pointmap_latent"] = self.encode(_needed(batch, "reference_pointmaps"))
         return conditions
 
 
-def _needed(inputs: KeyframeInputs, name: str) -> Tensor:
-    value = getattr(inputs, name)
+def _needed(inputs: Mapping[str, Tensor], name: str) -> Tensor:
+    value = inputs.get(name)
     if value is None:
         raise InputError(f"this model needs the condition '{name}', which is missing")
     return value

@@ -15,14 +15,12 @@ from worldstereo.pipelines.clip_inputs import (
     CameraConvention,
     camera_inputs,
     memory_inputs,
+    render_guidance,
     stereo_inputs,
 )
 from worldstereo.pipelines.generator import ClipConditions
 from worldstereo.pipelines.generator_options import GeneratorOptions
 from worldstereo.pipelines.keyframe_video import KeyframeInputs, KeyframeVideoPipeline
-
-POINT_RADIUS = 0.008
-"""Of the points of a guidance render, in NDC: 2 pixels at 480p, what the published weights were trained on."""
 
 
 class NetworkGenerator:
@@ -41,7 +39,7 @@ class NetworkGenerator:
         """
         Args:
             name: what `--model` was.
-            cameras: how the network was shown cameras.
+            cameras: how the network was shown cameras and the cloud.
             options: what it was loaded with.
             licence: of the weights, for people.
         """
@@ -75,8 +73,8 @@ class NetworkGenerator:
         return columns, rows
 
     def render_guidance(self, memory: GlobalGeometricMemory, cameras: Cameras) -> PointRender:
-        """The published point render."""
-        return memory.render(cameras, POINT_RADIUS)
+        """As the network was shown it."""
+        return render_guidance(memory, cameras, self._cameras)
 
     def generate(self, conditions: ClipConditions, on_progress: Callable[[int, int], None]) -> Float[Tensor, "f 3 h w"]:
         """Frames along the path; the first one is the given image."""
