@@ -24,7 +24,7 @@ class FewStepFlowScheduler(SchedulerMixin, ConfigMixin):
     Source: the official release's distilled scheduler; (250, 1000, 4, 5) gives times 1000, 937.5, 833.3, 625.
 
     Args:
-        start: the last step's time before bending.
+        start: the last step's time before bending; unused with one step, which is at `end`.
         end: the first step's time; the network's time step at pure noise.
         steps: number of steps.
         shift: of the times, at least 1 keeps more of them near noise.
@@ -40,7 +40,7 @@ class FewStepFlowScheduler(SchedulerMixin, ConfigMixin):
     def __init__(self, start: float, end: float, steps: int, shift: float) -> None:
         if not 0 <= start < end or steps < 1 or shift <= 0:
             raise ValueError(f"no schedule of {steps} steps from {end} to {start} with shift {shift} exists")
-        sigmas = torch.linspace(start, end, steps, dtype=torch.float32).flip(0) / end
+        sigmas = torch.linspace(end, start, steps, dtype=torch.float32) / end
         self.sigmas: Float[Tensor, " steps"] = shift * sigmas / (1 + (shift - 1) * sigmas)
         self.timesteps: Float[Tensor, " steps"] = self.sigmas * end
 
