@@ -91,7 +91,7 @@ def stereo_inputs(
     frames, references = len(of_target), max(int(of_target.max()) + 1, 0)
     return {
         "reference_latent": torch.randn(batch, LATENT, references, rows, columns),
-        "reference_of_target": of_target,
+        "reference_of_target": of_target.repeat(batch, 1),
         "target_pointmap_latent": torch.randn(batch, LATENT, frames, rows, columns),
         "reference_pointmap_latent": torch.randn(batch, LATENT, references, rows, columns),
     }
@@ -208,7 +208,7 @@ def test_the_place_in_the_clip_does_not_matter(stereo: StereoBranch) -> None:
     inputs, hidden = stereo_inputs(), backbone_inputs()["hidden_states"]
     order = torch.tensor([3, 0, 4, 2, 1])
     moved = inputs | {
-        "reference_of_target": OF_TARGET[order],
+        "reference_of_target": OF_TARGET[None, order],
         "target_pointmap_latent": inputs["target_pointmap_latent"][:, :, order],
     }
     found = additions(stereo, moved, hidden[:, :, order])
@@ -258,16 +258,19 @@ def test_the_order_of_the_references_does_not_matter(stereo: StereoBranch) -> No
     permuted = inputs | {
         "reference_latent": inputs["reference_latent"][:, :, order],
         "reference_pointmap_latent": inputs["reference_pointmap_latent"][:, :, order],
-        "reference_of_target": torch.where(OF_TARGET < 0, OF_TARGET, place[OF_TARGET]),
+        "reference_of_target": torch.where(OF_TARGET < 0, OF_TARGET, place[OF_TARGET])[None],
     }
     torch.testing.assert_close(additions(stereo, permuted), additions(stereo, inputs), atol=1e-6, rtol=0)
 
 
 def test_samples_do_not_mix(stereo: StereoBranch) -> None:
     inputs, hidden = stereo_inputs(batch=2), backbone_inputs(2)["hidden_states"]
+    inputs["reference_of_target"][1] = torch.tensor([1, -1, 1, -1, 0])
+    inputs["reference_latent"][1, :, 2] = torch.nan  # no reference of the second sample: it has only two
     both = additions(stereo, inputs, hidden)
+    assert both.isfinite().all()
     for sample in range(2):
-        own = {name: x if x.ndim == 1 else x[sample : sample + 1] for name, x in inputs.items()}
+        own = {name: x[sample : sample + 1] for name, x in inputs.items()}
         alone = additions(stereo, own, hidden[sample : sample + 1])
         torch.testing.assert_close(both[:, sample : sample + 1], alone, atol=1e-6, rtol=0)
 
@@ -458,7 +461,7 @@ def test_a_control_branch_without_rays_needs_none() -> None:
 @pytest.mark.parametrize("of_target", [[-1, 0, 3, 1, 0], [-2, 0, 2, 1, 0]])
 def test_a_reference_that_is_not_there_is_refused(stereo: StereoBranch, of_target: list[int]) -> None:
     with pytest.raises(ValueError, match="there are 3 references"):
-        additions(stereo, stereo_inputs() | {"reference_of_target": torch.tensor(of_target)})
+        additions(stereo, stereo_inputs() | {"reference_of_target": torch.tensor([of_target])})
 
 
 @pytest.mark.parametrize(

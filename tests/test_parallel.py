@@ -71,7 +71,7 @@ def conditions(kind: str, grid: tuple[int, int, int], references: int) -> dict[s
     if kind == "stereo":  # the last of several processes has no target with a reference
         return given | {
             "reference_latent": noise(1, 16, references, h, w),
-            "reference_of_target": torch.tensor([-1, 0, 1] + [-1] * (f - 3)),
+            "reference_of_target": torch.tensor([[-1, 0, 1] + [-1] * (f - 3)]),
             "target_pointmap_latent": noise(1, 16, f, h, w),
             "reference_pointmap_latent": noise(1, 16, references, h, w),
         }

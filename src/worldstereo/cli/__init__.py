@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from worldstereo.cli import evaluate, export, extend, generate, info, preview, train
+from worldstereo.cli import distill, evaluate, export, extend, generate, info, preview, train
 from worldstereo.errors import InputError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("extend")(extend.extend)
 app.command("export")(export.export)
 app.command("info")(info.info)
 app.add_typer(train.app, name="train")
+app.command("distill")(distill.distill)
 app.add_typer(evaluate.app, name="evaluate")
 
 

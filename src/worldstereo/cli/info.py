@@ -39,7 +39,9 @@ def _describe_machine(console: "Console") -> None:
     if torch.backends.mps.is_available():
         devices.append("mps")
     console.print(f"devices: {', '.join(devices)}")
-    console.print("generators: warp (baseline: no network; the default), or a folder or hub id of a network (docs/models.md)")
+    console.print(
+        "generators: warp (baseline: no network; the default), or a folder or hub id of a network (docs/models.md)"
+    )
     table = Table("depth back-end", "ready", "licence", "how to get it", title="Depth")
     for entry in back_ends():
         row = (entry.name, "yes" if entry.installed else "no", entry.licence, entry.how)

@@ -53,7 +53,7 @@ class PaperTransformer(nn.Module):
         render_mask: Float[Tensor, "b 1 g y x"] | None = None,
         camera_embedding: Float[Tensor, "b 6 g y x"] | None = None,
         reference_latent: Float[Tensor, "b l r h w"] | None = None,
-        reference_of_target: Int[Tensor, " f"] | None = None,
+        reference_of_target: Int[Tensor, "b f"] | None = None,
         target_pointmap_latent: Float[Tensor, "b l f h w"] | None = None,
         reference_pointmap_latent: Float[Tensor, "b l r h w"] | None = None,
         cache: ClipCache | None = None,
@@ -71,7 +71,7 @@ class PaperTransformer(nn.Module):
             render_mask: 1 = hole, 0 = rendered, at pixel resolution.
             camera_embedding: Plücker rays at pixel resolution; needed unless the control branch takes a mask only.
             reference_latent: clean latents of the distinct references; there may be none (r = 0).
-            reference_of_target: which of them each target is paired with; -1 for none.
+            reference_of_target: which of its sample's references each target is paired with; -1 for none.
             target_pointmap_latent, reference_pointmap_latent: pointmaps, encoded like frames; needed unless the
                 stereo branch is one without them.
             cache: of this clip.

@@ -28,15 +28,18 @@ class Pairs:
     """Targets that have a reference, and where they lie in this process's share of the clip's tokens.
 
     Attributes:
-        targets: frame of each pair in the clip.
-        used: the distinct references of these pairs.
+        samples: sample of each pair.
+        targets: frame of each pair in its clip.
+        used_samples, used: sample and index of the distinct references of these pairs.
         reference_of_pair: index into `used`.
         first: the first frame that this process has tokens of.
         frames: number of frames that it has tokens of, those at the ends perhaps in part.
         share: its tokens among the tokens of these frames.
     """
 
+    samples: Int[Tensor, " p"]
     targets: Int[Tensor, " p"]
+    used_samples: Int[Tensor, " u"]
     used: Int[Tensor, " u"]
     reference_of_pair: Int[Tensor, " p"]
     first: int
@@ -113,7 +116,7 @@ class StereoBranch(ModelMixin, ConfigMixin):
         self,
         hidden_states: Float[Tensor, "b c f h w"],
         reference_latent: Float[Tensor, "b l r h w"],
-        reference_of_target: Int[Tensor, " f"],
+        reference_of_target: Int[Tensor, "b f"],
         target_pointmap_latent: Float[Tensor, "b l f h w"] | None,
         reference_pointmap_latent: Float[Tensor, "b l r h w"] | None,
         embedding: Float[Tensor, "b e"],
@@ -123,9 +126,10 @@ class StereoBranch(ModelMixin, ConfigMixin):
 
         Args:
             hidden_states: noisy latent, first-frame mask, condition latent.
-            reference_latent: clean latents of the distinct references, each encoded on its own.
-            reference_of_target: which of them each target is paired with, the same for all samples; -1 for none.
-                It is read on the CPU.
+            reference_latent: clean latents of the distinct references, each encoded on its own. Where samples have
+                different numbers of them, the rest may hold anything.
+            reference_of_target: which of its sample's references each target is paired with; -1 for none. It is read
+                on the CPU.
             target_pointmap_latent: pointmaps of the targets, encoded like frames.
             reference_pointmap_latent: those of the references, normalised by the same box.
             embedding: the backbone's time embedding.
@@ -148,35 +152,33 @@ class StereoBranch(ModelMixin, ConfigMixin):
             return iter(())
 
         def targets() -> Tensor:
-            return self._embed(hidden_states[:, noisy:], noisy, target_pointmap_latent, pairs.targets)
+            return self._embed(hidden_states[:, noisy:], noisy, target_pointmap_latent, pairs.samples, pairs.targets)
 
         def references() -> Tensor:
             known = torch.ones_like(reference_latent[:, :1])
             known = known.expand(-1, self.config.in_channels - 2 * noisy, -1, -1, -1)
             latent = torch.cat([reference_latent, known, reference_latent], dim=1)
-            tokens = self._embed(latent, 0, reference_pointmap_latent, pairs.used)
-            return self.proj_in(tokens).unflatten(1, (-1, size))
+            return self.proj_in(self._embed(latent, 0, reference_pointmap_latent, pairs.used_samples, pairs.used))
 
-        changing = self.patch_embedding(hidden_states[:, :noisy, pairs.targets], bias=False)
-        target = self.proj_in(changing + cache.once("stereo targets", targets)).unflatten(1, (-1, size))
-        reference = cache.once("stereo references", references)[:, pairs.reference_of_pair]
+        changing = self.patch_embedding(_frames(hidden_states[:, :noisy], pairs.samples, pairs.targets), bias=False)
+        target = self.proj_in(changing + cache.once("stereo targets", targets))
+        reference = cache.once("stereo references", references)[pairs.reference_of_pair]
         rotary = cache.once("stereo rotary", lambda: self._rotary(rows, columns, device))
-        return self._steps(torch.cat([target, reference], dim=2), embedding, rotary, pairs)
+        return self._steps(torch.cat([target, reference], dim=1), embedding, rotary, pairs)
 
     def _steps(
-        self, tokens: Float[Tensor, "b k n d"], embedding: Float[Tensor, "b e"], rotary: Rotary, pairs: Pairs
+        self, tokens: Float[Tensor, "k n d"], embedding: Float[Tensor, "b e"], rotary: Rotary, pairs: Pairs
     ) -> Iterator[Tensor]:
         """A pair's tokens are those of its target, then those of its reference."""
-        batch, count, size = len(tokens), tokens.shape[1], tokens.shape[2] // 2
-        tokens, embedding = tokens.flatten(0, 1), embedding.repeat_interleave(count, dim=0)
+        batch, size = len(embedding), tokens.shape[1] // 2
+        embedding, place = embedding[pairs.samples], (pairs.samples, pairs.targets - pairs.first)
         for block, projection in zip(self.blocks, self.proj_out, strict=True):
             if torch.is_grad_enabled() and self.gradient_checkpointing:
                 tokens = self._gradient_checkpointing_func(block, tokens, embedding, rotary)
             else:
                 tokens = block(tokens, embedding, rotary)
-            change = projection(tokens[:, :size]).unflatten(0, (batch, count))
-            additions = change.new_zeros(batch, pairs.frames, *change.shape[2:])
-            additions = additions.index_copy_(1, pairs.targets - pairs.first, change)
+            change = projection(tokens[:, :size])
+            additions = change.new_zeros(batch, pairs.frames, *change.shape[1:]).index_put_(place, change)
             yield additions.flatten(1, 2)[:, pairs.share]
 
     def _pairs(self, reference_of_target: Tensor, references: int, size: int, device: torch.device) -> Pairs:
@@ -184,21 +186,26 @@ class StereoBranch(ModelMixin, ConfigMixin):
         reference = reference_of_target.cpu()
         if not bool(((reference >= -1) & (reference < references)).all()):
             raise ValueError(f"reference_of_target is {reference.tolist()}, but there are {references} references")
-        own = self.shard(torch.arange(len(reference) * size)[None, :, None]).flatten()
+        own = self.shard(torch.arange(reference.shape[1] * size)[None, :, None]).flatten()
         first, last = int(own[0]) // size, int(own[-1]) // size
-        targets = first + (reference[first : last + 1] >= 0).nonzero()[:, 0]
-        used, reference_of_pair = reference[targets].unique(return_inverse=True)
+        samples, targets = (reference[:, first : last + 1] >= 0).nonzero(as_tuple=True)
+        targets = first + targets
+        chosen = torch.stack([samples, reference[samples, targets]])
+        (used_samples, used), reference_of_pair = chosen.unique(dim=1, return_inverse=True)
         start = int(own[0]) - first * size
         share = slice(start, start + len(own))
-        targets, used, reference_of_pair = (index.to(device) for index in (targets, used, reference_of_pair))
-        return Pairs(targets, used, reference_of_pair, first, last + 1 - first, share)
+        samples, targets, reference_of_pair = samples.to(device), targets.to(device), reference_of_pair.to(device)
+        used_samples, used = used_samples.to(device), used.to(device)
+        return Pairs(samples, targets, used_samples, used, reference_of_pair, first, last + 1 - first, share)
 
-    def _embed(self, latents: Tensor, first_channel: int, pointmaps: Tensor | None, frames: Tensor) -> Tensor:
-        """Embeddings of some frames, pointmaps included; the others may hold anything."""
-        tokens = self.patch_embedding(latents[:, :, frames], first_channel=first_channel)
+    def _embed(
+        self, latents: Tensor, first_channel: int, pointmaps: Tensor | None, samples: Tensor, frames: Tensor
+    ) -> Float[Tensor, "k n d"]:
+        """Embeddings of some samples' frames, pointmaps included; the others may hold anything."""
+        tokens = self.patch_embedding(_frames(latents, samples, frames), first_channel=first_channel)
         if self.pointmap_embedding is None or pointmaps is None:
             return tokens
-        return tokens + self.pointmap_embedding(pointmaps[:, :, frames])
+        return tokens + self.pointmap_embedding(_frames(pointmaps, samples, frames))
 
     def _rotary(self, rows: int, columns: int, device: torch.device) -> Rotary:
         """Positions of a pair: the reference's columns follow the target's. All are in frame 0, so that a pair's
@@ -208,3 +215,10 @@ class StereoBranch(ModelMixin, ConfigMixin):
         tables = (rotary_table(self.config.dim // self.config.num_heads, frame, row, half) for half in halves)
         cos, sin = zip(*tables, strict=True)
         return torch.cat(cos), torch.cat(sin)
+
+
+def _frames(
+    latents: Float[Tensor, "b c f h w"], samples: Int[Tensor, " k"], frames: Int[Tensor, " k"]
+) -> Float[Tensor, "k c 1 h w"]:
+    """Some samples' frames, as clips of one frame."""
+    return latents.transpose(1, 2)[samples, frames].unsqueeze(2)

@@ -1,13 +1,14 @@
 """The configuration of a nano depth training run, and its JSON form."""
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from worldstereo.data.rgbd import RgbdSource
 from worldstereo.errors import InputError
-from worldstereo.files import read_json
 from worldstereo.models.depth_network import DepthNetworkConfig
+from worldstereo.training.config_file import read_config
 
 
 @dataclass(frozen=True)
@@ -71,24 +72,13 @@ def read_training_config(
     Raises:
         InputError: the file cannot be read, or a field is unknown or has a wrong value.
     """
-    path = Path(path)
-    values = read_json(path)
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: must be a JSON object with the fields of the training configuration")
-    known = {f.name for f in fields(DepthTrainingConfig)} - {"run_folder", "device"}
-    if unknown := sorted(set(values) - known):
-        raise InputError(f"{path}: the field '{unknown[0]}' is unknown; choose among {', '.join(sorted(known))}")
-    try:
-        values["sources"] = read_sources(values.get("sources", []), Path(data) if data else path.parent)
-        if "network" in values:
-            values["network"] = DepthNetworkConfig.from_dict(values["network"])
-        if "growth" in values:
-            values["growth"] = tuple((int(start), float(factor)) for start, factor in values["growth"])
-        if values.get("procedural_folder") is not None:
-            values["procedural_folder"] = Path(values["procedural_folder"])
-        return DepthTrainingConfig(run_folder=Path(run_folder), device=device, **values)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: has a field of a wrong kind ({error})") from error
+    root = Path(data) if data else Path(path).parent
+    convert: dict[str, Callable[[Any], Any]] = {
+        "sources": lambda values: read_sources(values, root),
+        "network": DepthNetworkConfig.from_dict,
+        "growth": lambda pairs: tuple((int(start), float(factor)) for start, factor in pairs),
+    }
+    return read_config(path, DepthTrainingConfig, {"run_folder": Path(run_folder), "device": device}, convert)
 
 
 def read_sources(values: list[dict[str, Any]], root: Path) -> tuple[RgbdSource, ...]:

@@ -1,0 +1,69 @@
+"""Training configurations as JSON files: a dataclass's fields, those left out having their defaults."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, get_args
+
+from worldstereo.errors import InputError
+from worldstereo.files import read_json
+
+Config = TypeVar("Config")
+
+_KINDS: dict[type, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    str: ((str,), "a text"),
+    Path: ((str,), "a path"),
+    dict: ((dict,), "an object"),
+}
+
+
+def read_config(
+    path: str | Path,
+    config_class: type[Config],
+    given: Mapping[str, Any],
+    convert: Mapping[str, Callable[[Any], Any]],
+    instead: Mapping[str, Any] | None = None,
+) -> Config:
+    """The configuration of a file.
+
+    Args:
+        given: fields that the file cannot set.
+        instead: plain values that replace those of the file.
+        convert: makes a field's value of its plain JSON value; numbers, texts, paths and objects need none.
+
+    Raises:
+        InputError: the file cannot be read, or a field is unknown or has a wrong value.
+    """
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: must be a JSON object with the fields of the training configuration")
+    types = {field.name: field.type for field in fields(config_class) if field.name not in given}  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - set(types)):
+        raise InputError(f"{path}: the field '{unknown[0]}' is unknown; choose among {', '.join(sorted(types))}")
+    found = {}
+    for name, value in (values | dict(instead or {})).items():
+        try:
+            found[name] = convert[name](value) if name in convert else _plain(types[name], value)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: the field '{name}' is {value!r}, of a wrong kind ({error})") from error
+    try:
+        return config_class(**found, **given)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _plain(kind: Any, value: Any) -> Any:
+    """A value of one of the plain kinds, or null where none is allowed."""
+    if isinstance(kind, UnionType):
+        if value is None:
+            return None
+        kind = next(option for option in get_args(kind) if option is not type(None))
+    kind = kind if kind in _KINDS else str if isinstance(value, str) else dict
+    accepted, wanted = _KINDS[kind]
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"it must be {wanted}")
+    return kind(value)
