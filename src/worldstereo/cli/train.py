@@ -1,6 +1,7 @@
 """`worldstereo train`: the networks that the package ships."""
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -92,13 +93,54 @@ def video(
     typer.echo(f"model: {folder}")
 
 
+@app.command("nano")
+def nano(
+    run: RunOption,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder that real captures lie in.", show_default="none")
+    ] = None,
+    device: options.DeviceOption = "cpu",
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", help="Stop after so long.", show_default="at the end")
+    ] = None,
+    scale: Annotated[float, typer.Option("--scale", help="Factor on all numbers of steps, e.g. 0.01 to try.")] = 1.0,
+    recipes: Annotated[
+        Path | None, typer.Option("--recipes", help="Folder of the stages' JSON files.", show_default="the shipped")
+    ] = None,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Train nano, all stages, or go on where it stopped. "busy" is the time not spent in waiting for data."""
+    from worldstereo.training.nano_chain import StageReport, train_nano
+
+    def show(stage: StageReport) -> None:
+        steps = f"step {stage.step} of {stage.steps}"
+        speed = f"{stage.samples_per_second:.3g} samples/s, {stage.busy_share:.0%} busy"
+        typer.echo(f"{stage.name}: {steps}, {stage.seconds / 60:.1f} min, {speed}")
+
+    with _reports(quiet) as report:
+        state = train_nano(
+            run,
+            data,
+            device,
+            math.inf if minutes is None else minutes,
+            scale,
+            recipes,
+            show,
+            lambda name, progress: report(progress),
+        )
+    if state.model is None:
+        typer.echo(f"stopped before the end of the stage {state.next_stage}: run the same command again to go on")
+    else:
+        typer.echo(f"model: {state.model} (4 steps), {state.model}:undistilled (the teacher)")
+
+
 @contextlib.contextmanager
 def _reports(quiet: bool) -> "Iterator[Callable[[TrainingProgress], None]]":
     """Shows the state of a run; of several processes, the first one does."""
     with options.progress(quiet or os.environ.get("RANK", "0") != "0") as on_progress:
 
         def report(state: "TrainingProgress") -> None:
-            speed = f"{state.samples_per_second:.3g} samples/s"
+            speed = f"{state.samples_per_second:.3g} samples/s, {state.busy_share:.0%} busy"
             minutes = f"{state.seconds_left / 60:.0f} min left"
             what = f"step {state.step} of {state.steps}, loss {state.loss:.4f}, {speed}, {minutes}"
             on_progress(what, state.step / state.steps)

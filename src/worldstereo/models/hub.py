@@ -60,6 +60,12 @@ class ModelSource:
             f"and :SUBFOLDER behind it where it holds several models"
         )
 
+    def above(self) -> "ModelSource":
+        """The folder that this one lies in; of the root of a repository, itself."""
+        if self.subfolder or not isinstance(self.root, Path):
+            return replace(self, subfolder=self.subfolder.rpartition("/")[0])
+        return ModelSource(Path(os.path.abspath(self.root)).parent)
+
     def __str__(self) -> str:
         return f"{self.root}:{self.subfolder}" if self.subfolder else str(self.root)
 

@@ -5,7 +5,7 @@ stereo branch the spatial-stereo memory. Both only add to the backbone's tokens,
 the same width, a distilled one for example: `PaperTransformer(distilled, model.control, model.stereo)`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import reduce
 from itertools import zip_longest
 from pathlib import Path
@@ -146,11 +146,17 @@ class PaperTransformer(nn.Module):
             OSError: there is no backbone, or a part's files are incomplete.
             ValueError: a branch does not fit the backbone.
         """
+        folders = {name: Path(folder) / name for name in ("backbone", "control", "stereo")}
+        return cls.from_folders({n: f for n, f in folders.items() if n == "backbone" or f.is_dir()}, **options)
+
+    @classmethod
+    def from_folders(cls, folders: Mapping[str, Path], **options: Any) -> "PaperTransformer":
+        """The same of parts that lie anywhere: "backbone" and perhaps "control" and "stereo"."""
         control, stereo = (
-            part.from_pretrained(Path(folder) / name, **options) if (Path(folder) / name).is_dir() else None
+            part.from_pretrained(folders[name], **options) if name in folders else None
             for name, part in (("control", ControlBranch), ("stereo", StereoBranch))
         )
-        return cls(KeyframeTransformer.from_pretrained(Path(folder) / "backbone", **options), control, stereo).eval()
+        return cls(KeyframeTransformer.from_pretrained(folders["backbone"], **options), control, stereo).eval()
 
 
 def _check(name: str, branch: Any, backbone: KeyframeTransformer, fields: dict[str, int]) -> None:

@@ -55,7 +55,8 @@ def load_pipeline(
     A published model's folder holds `config.json` and `model.safetensors`; everything else comes from the base model
     that the configuration names. Nothing of the base model's transformer but its configuration is fetched if the
     checkpoint is complete. A model in the paper's layout (`model_type` "worldstereo-paper") is a folder with
-    `backbone/`, `control/`, `stereo/` and `autoencoder/`; docs/models.md describes both.
+    `backbone/`, `control/`, `stereo/` and `autoencoder/`; with `shares_parts` all but the backbone lies in the folder
+    above. docs/models.md describes both.
 
     Raises:
         InputError: a file or field is missing or wrong.
@@ -65,8 +66,9 @@ def load_pipeline(
     kind = _kind(files, config)
     options = options.on(placement.device)
     base = files.base(config["base_model"]) if kind != _PAPER or "base_model" in config.values else None
+    rest = replace(files, source=files.source.above()) if config.values.get("shares_parts") else files
     if kind == _PAPER:
-        network, codec = _paper(files, base, options, placement)
+        network, codec = _paper(files, rest, base, options, placement)
         cameras = OWN_CAMERAS
     else:
         assert base is not None
@@ -86,7 +88,7 @@ def load_pipeline(
             condition_mode=config["latent_cond_mode"],
             negative_prompt=config.values.get("negative_prompt", ""),
         ),
-        _prompt_encoder(files, base, options, placement),
+        _prompt_encoder(rest, base, options, placement),
         None if base is None else _image_encoder(base, options, placement),
         placement.device,
     )
@@ -144,21 +146,23 @@ def _published(
 
 
 def _paper(
-    files: ModelFiles, base: ModelFiles | None, options: GeneratorOptions, placement: Placement
+    files: ModelFiles, rest: ModelFiles, base: ModelFiles | None, options: GeneratorOptions, placement: Placement
 ) -> tuple[nn.Module, KeyframeCodec]:
+    """Of the backbone among `files` and of all that is among the `rest`."""
     dtype, device = _dtype(options), placement.device
-    parts = [files.component(name) for name in ("backbone", *(n for n in ("control", "stereo") if files.has(n)))]
-    network = PaperTransformer.from_pretrained(parts[0].parent, torch_dtype=dtype).requires_grad_(False)
+    parts = {name: rest.component(name) for name in ("control", "stereo") if rest.has(name)}
+    parts["backbone"] = files.component("backbone")
+    network = PaperTransformer.from_folders(parts, torch_dtype=dtype).requires_grad_(False)
     if quantize := quantizer(options.quantize):
         for module in [m for m in network.modules() if type(m).__name__ in ("TransformerBlock", "ModulatedBlock")]:
             quantize(module)
     if placement.offload == "none":
         network = network.to(device)
-    if not files.has("autoencoder"):
+    if not rest.has("autoencoder"):
         if base is None:
-            raise InputError(f"{files.source}: has neither the folder autoencoder/ nor a base_model in config.json")
+            raise InputError(f"{rest.source}: has neither the folder autoencoder/ nor a base_model in config.json")
         return network, _wan_codec(base, dtype, device, placement)
-    return network, KeyframeAutoencoder.from_pretrained(files.component("autoencoder")).to(device).eval()
+    return network, KeyframeAutoencoder.from_pretrained(rest.component("autoencoder")).to(device).eval()
 
 
 def _wan_codec(base: ModelFiles, dtype: torch.dtype, device: str, placement: Placement) -> WanKeyframeCodec:

@@ -5,6 +5,7 @@ values alone leave pictures blurred. Latents get a little noise before they are 
 draws are never exact.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from worldstereo.models.autoencoder import KeyframeAutoencoder
 from worldstereo.training.autoencoder_config import AutoencoderTrainingConfig
 from worldstereo.training.frame_pools import FramePools, read_frame_pools
 from worldstereo.training.loop import (
+    DataClock,
     Occasion,
     Schedule,
     TrainingLog,
@@ -41,9 +43,14 @@ _SHEET_COLUMNS = 4
 
 
 def train_autoencoder(
-    config: AutoencoderTrainingConfig, on_progress: Callable[[TrainingProgress], None] | None = None
+    config: AutoencoderTrainingConfig,
+    on_progress: Callable[[TrainingProgress], None] | None = None,
+    deadline: float = math.inf,
 ) -> Path:
     """Train, or resume, and return the folder of the autoencoder: averaged weights, float16, normalisation fitted.
+
+    Args:
+        deadline: see `train_steps`.
 
     Raises:
         InputError: a source cannot be read, or the checkpoint belongs to another network.
@@ -70,11 +77,12 @@ def train_autoencoder(
     checkpoint, folder = config.run_folder / "checkpoint.pt", config.run_folder / "autoencoder"
     if checkpoint.is_file():
         state.load(checkpoint)
-    log = TrainingLog(config.run_folder, state.step)
+    log, clock = TrainingLog(config.run_folder, state.step), DataClock()
 
     def take_step(step: int) -> tuple[dict[str, Tensor], int]:
         rng = np.random.default_rng((config.seed, step))
-        frames = draw_crops(pools, config.batch_size, config.crop, rng).to(config.device)
+        with clock.waiting():
+            frames = draw_crops(pools, config.batch_size, config.crop, rng).to(config.device)
         terms = autoencoder_losses(network, frames, config, rng)
         terms["total"].backward()
         torch.nn.utils.clip_grad_norm_(parameters.values(), _CLIP_NORM)
@@ -110,6 +118,8 @@ def train_autoencoder(
         [Occasion(config.checkpoint_seconds, save), Occasion(config.sheet_seconds, show)],
         config.ema_decay,
         on_progress,
+        clock,
+        deadline,
     )
     return folder
 

@@ -1,4 +1,7 @@
-"""Training configurations as JSON files: a dataclass's fields, those left out having their defaults."""
+"""Training configurations as JSON files: a dataclass's fields, those left out having their defaults.
+
+A further field, `cuda`, is an object of fields that replace the others on a GPU.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -42,8 +45,13 @@ def read_config(
     if not isinstance(values, dict):
         raise InputError(f"{path}: must be a JSON object with the fields of the training configuration")
     types = {field.name: field.type for field in fields(config_class) if field.name not in given}  # type: ignore[arg-type]
-    if unknown := sorted(set(values) - set(types)):
+    on_cuda = values.pop("cuda", {})
+    if not isinstance(on_cuda, dict):
+        raise InputError(f"{path}: the field 'cuda' is {on_cuda!r} but must be an object of fields")
+    if unknown := sorted({*values, *on_cuda} - set(types)):
         raise InputError(f"{path}: the field '{unknown[0]}' is unknown; choose among {', '.join(sorted(types))}")
+    if str(given.get("device")).startswith("cuda"):
+        values |= on_cuda
     found = {}
     for name, value in (values | dict(instead or {})).items():
         try:

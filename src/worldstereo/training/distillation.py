@@ -6,6 +6,7 @@ training (WorldStereo, arXiv 2603.02049). No frames are needed, only conditions;
 """
 
 import copy
+import math
 import os
 import shutil
 import tempfile
@@ -26,7 +27,15 @@ from worldstereo.training.clip_sources import clip_mixture, in_advance
 from worldstereo.training.distillation_config import DistillationConfig
 from worldstereo.training.dmd import DistributionMatching, DmdBatch
 from worldstereo.training.flow_matching import TIME_STEPS
-from worldstereo.training.loop import Occasion, Schedule, TrainingLog, TrainingProgress, TrainingState, train_steps
+from worldstereo.training.loop import (
+    DataClock,
+    Occasion,
+    Schedule,
+    TrainingLog,
+    TrainingProgress,
+    TrainingState,
+    train_steps,
+)
 from worldstereo.training.model_folder import write_part
 from worldstereo.training.sample_sheets import sample_clips, sample_sheet
 from worldstereo.training.setup import load_for_training, start_accelerator
@@ -37,11 +46,18 @@ _BETAS = (0.0, 0.99)
 """Of Adam: without momentum, as both scores chase each other."""
 
 
-def distill_video(config: DistillationConfig, on_progress: Callable[[TrainingProgress], None] | None = None) -> Path:
+def distill_video(
+    config: DistillationConfig,
+    on_progress: Callable[[TrainingProgress], None] | None = None,
+    deadline: float = math.inf,
+) -> Path:
     """Distil, or go on with it, and return the model's folder, which generators load as one of few steps.
 
     Its branches and autoencoder are the teacher's files; the backbone's weights are averaged and float16. Under
     `accelerate launch` every process calls this; the first one writes.
+
+    Args:
+        deadline: see `train_steps`.
 
     Raises:
         InputError: the configuration does not fit the clips, the teacher or the checkpoint.
@@ -75,8 +91,15 @@ def distill_video(config: DistillationConfig, on_progress: Callable[[TrainingPro
     clips = in_advance(mixture.batch, numbers, config.loaders)
     text = pipeline.encode_prompts((config.prompt, pipeline.clip_format.negative_prompt)).to(device)
 
+    clock = DataClock()
+
+    def next_batch(number: int) -> DmdBatch:
+        with clock.waiting():
+            chosen = next(clips)
+        return dmd_batch(pipeline, chosen, text)
+
     def take_step(step: int) -> tuple[dict[str, Tensor], int]:
-        losses = dmd.train_step(step, lambda number: dmd_batch(pipeline, next(clips), text))
+        losses = dmd.train_step(step, next_batch)
         terms = {"total": losses.difference, "fake": losses.fake}
         return {name: accelerator.reduce(x, "mean") for name, x in terms.items()}, updates * config.batch_size
 
@@ -106,6 +129,8 @@ def distill_video(config: DistillationConfig, on_progress: Callable[[TrainingPro
         occasions if log else [],
         config.ema_decay,
         on_progress if log else None,
+        clock,
+        deadline,
     )
     accelerator.wait_for_everyone()
     return folder

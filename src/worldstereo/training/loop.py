@@ -6,6 +6,7 @@ ended early, by resuming it with another number of steps. Weights that are shipp
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,13 +26,34 @@ _REPORT_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """State of a run, for progress displays; the loss is the mean since the last report."""
+    """State of a run, for progress displays.
+
+    Attributes:
+        seconds: since the last report; loss, samples per second and busy share are of this time.
+        busy_share: of the time, without what went by in waiting for data.
+    """
 
     step: int
     steps: int
     loss: float
     samples_per_second: float
     seconds_left: float
+    seconds: float
+    busy_share: float
+
+
+class DataClock:
+    """How long a run has waited for its data."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """The time that this lasts counts."""
+        begin = time.monotonic()
+        yield
+        self.seconds += time.monotonic() - begin
 
 
 @dataclass(frozen=True)
@@ -227,18 +249,23 @@ def train_steps(
     occasions: Sequence[Occasion],
     ema_decay: float,
     on_progress: Callable[[TrainingProgress], None] | None,
+    clock: DataClock | None = None,
+    deadline: float = math.inf,
 ) -> None:
-    """Take the steps that are left.
+    """Take the steps that are left, or those that begin before a deadline, but at least one.
 
     Args:
         take_step: from the number of a step to its losses, one of them "total", and the number of its samples.
         log: none in processes that do not report.
+        clock: of the waiting for data in `take_step`.
+        deadline: by `time.monotonic()`; then all occasions come once more, as at the end. For a single process.
     """
     now = time.monotonic()
     reported, due = now, [now + occasion.seconds for occasion in occasions]
     losses: list[Tensor] = []
-    samples = 0
-    while state.step < schedule.steps:
+    samples, clock = 0, clock or DataClock()
+    waited, done = clock.seconds, state.step >= schedule.steps
+    while not done:
         state.set_rates(schedule.factor(state.step))
         terms, count = take_step(state.step)
         state.finish_step(ema_decay)
@@ -246,16 +273,18 @@ def train_steps(
         losses.append(terms["total"])
         if log:
             log.add(state.step, terms)
-        done, now = state.step == schedule.steps, time.monotonic()
+        now = time.monotonic()
+        done = state.step == schedule.steps or now >= deadline
         if done or now - reported > _REPORT_SECONDS:
             loss, elapsed = float(torch.stack(losses).mean()), time.monotonic() - reported
+            speed, busy = samples / elapsed, 1 - (clock.seconds - waited) / elapsed
             if log:
-                log.add(state.step, {"samples_per_second": samples / elapsed})
+                log.add(state.step, {"samples_per_second": speed, "busy_share": busy})
                 log.write()
             if on_progress:
                 left = (schedule.steps - state.step) * elapsed / len(losses)
-                on_progress(TrainingProgress(state.step, schedule.steps, loss, samples / elapsed, left))
-            losses, samples, reported = [], 0, time.monotonic()
+                on_progress(TrainingProgress(state.step, schedule.steps, loss, speed, left, elapsed, busy))
+            losses, samples, waited, reported = [], 0, clock.seconds, time.monotonic()
         for index, occasion in enumerate(occasions):
             if done or now > due[index]:
                 if log:

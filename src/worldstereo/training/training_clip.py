@@ -62,7 +62,8 @@ def collate(clips: Sequence[TrainingClip]) -> dict[str, Tensor]:
 
     Clips have different numbers of references: `references` and `reference_pointmaps` are padded with zeros to the
     largest number r of the batch (at least 1), [b, r, 3, h, w]; `reference_of_target` [b, f] is the index in the
-    clip's own references, -1 where a target has none, so no index ever points to padding.
+    clip's own references, -1 where a target has none, so no index ever points to padding. The batch lies on the first
+    clip's device: clips of a file and rendered ones may lie on two.
 
     Raises:
         InputError: no clip, or clips of different numbers of frames or sizes.
@@ -72,10 +73,11 @@ def collate(clips: Sequence[TrainingClip]) -> dict[str, Tensor]:
     shapes = {tuple(clip.frames.shape) for clip in clips}
     if len(shapes) > 1:
         raise InputError(f"clips of different shapes {sorted(shapes)} cannot be one batch; make them of one size")
-    batch = {"frames": torch.stack([clip.frames for clip in clips])}
+    device = clips[0].frames.device
+    batch = {"frames": torch.stack([clip.frames.to(device) for clip in clips])}
     most = max(1, *(len(_condition(clip, "references")) for clip in clips))
     for name in _INPUT_NAMES:
-        values = [_condition(clip, name) for clip in clips]
+        values = [_condition(clip, name).to(device) for clip in clips]
         if name in ("references", "reference_pointmaps"):
             values = [torch.cat([value, value.new_zeros(most - len(value), *value.shape[1:])]) for value in values]
         batch[name] = torch.stack(values)

@@ -7,6 +7,7 @@ sample's number in the run, whatever the number of processes and passes.
 Sources: WorldStereo (arXiv 2603.02049) for the stages; logit-normal times: Esser et al. (arXiv 2403.03206), §3.1.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from worldstereo.models.paper import PaperTransformer
 from worldstereo.training.clip_sources import clip_mixture, in_advance
 from worldstereo.training.flow_objective import FlowObjective
 from worldstereo.training.loop import (
+    DataClock,
     Occasion,
     Schedule,
     TrainingLog,
@@ -35,11 +37,18 @@ from worldstereo.training.video_config import VideoTrainingConfig
 _CLIP_NORM = 1.0
 
 
-def train_video(config: VideoTrainingConfig, on_progress: Callable[[TrainingProgress], None] | None = None) -> Path:
+def train_video(
+    config: VideoTrainingConfig,
+    on_progress: Callable[[TrainingProgress], None] | None = None,
+    deadline: float = math.inf,
+) -> Path:
     """Run a stage, or go on with it, and return the model's folder, which generators load.
 
     The weights there are averaged and float16. Under `accelerate launch` every process calls this; the first one
     writes.
+
+    Args:
+        deadline: see `train_steps`.
 
     Raises:
         InputError: the configuration does not fit the data, the model it starts from or the checkpoint.
@@ -78,10 +87,14 @@ def train_video(config: VideoTrainingConfig, on_progress: Callable[[TrainingProg
         config.loaders,
     )
 
+    clock = DataClock()
+
     def take_step(step: int) -> tuple[dict[str, Tensor], int]:
         terms: dict[str, Tensor] = {}
         losses = []
-        for index, clips in (next(batches) for _ in range(passes)):
+        for _ in range(passes):
+            with clock.waiting():
+                index, clips = next(batches)
             with accelerator.accumulate(prepared):
                 loss = objective.loss(prepared, clips, index * config.batch_size)
                 accelerator.backward(loss + 0 * sum(p.sum() for p in parameters.values()))
@@ -121,6 +134,8 @@ def train_video(config: VideoTrainingConfig, on_progress: Callable[[TrainingProg
         occasions if main else [],
         config.ema_decay,
         on_progress if main else None,
+        clock,
+        deadline,
     )
     accelerator.wait_for_everyone()
     return folder
