@@ -477,9 +477,10 @@ def test_evaluation_tells_the_truth_from_the_rivals(tmp_path):
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real frames are not beside the repository")
-def test_shipped_weights_beat_the_rivals_on_unseen_real_frames(estimator):
-    config = DepthEvaluationConfig((RgbdSource(SHARED / "pi3_room8"),), procedural_count=0, hints=(0.0, 0.05))
+@pytest.mark.parametrize("capture", ["pi3_room8", "open3d_rgbd5"])
+def test_shipped_weights_beat_the_rivals_on_unseen_real_frames(estimator, capture):
+    config = DepthEvaluationConfig((RgbdSource(SHARED / capture),), procedural_count=0, hints=(0.0, 0.05))
     figures = {(row.method, row.hint): row for row in evaluate_depth(config, estimator).rows}
     for hint in (0.0, 0.05):
         for rival in ("constant", "plane"):
-            assert figures["nano", hint].abs_rel < figures[rival, hint].abs_rel
+            assert figures["nano", hint].abs_rel < 0.92 * figures[rival, hint].abs_rel

@@ -33,13 +33,13 @@ class DepthTrainingConfig:
     run_folder: Path
     sources: tuple[RgbdSource, ...] = ()
     procedural_share: float = 0.4
-    procedural_count: int = 1440
+    procedural_count: int = 3600
     procedural_folder: Path | None = None
-    steps: int = 3300
-    decay_steps: int = 1850
+    steps: int = 7300
+    decay_steps: int = 4000
     warmup_steps: int = 100
     batch_pixels: int = 280_000
-    growth: tuple[tuple[int, float], ...] = ((0, 0.5), (1900, 0.75), (2900, 1.0))
+    growth: tuple[tuple[int, float], ...] = ((0, 0.5), (3300, 0.75), (6150, 1.0))
     learning_rate: float = 0.02
     adam_learning_rate: float = 2e-3
     weight_decay: float = 0.02
