@@ -1,6 +1,7 @@
 """Clips of the published models through the public pipeline: parity, conditions, memory, and what is done once."""
 
 import dataclasses
+import gc
 import json
 import shutil
 from pathlib import Path
@@ -158,6 +159,16 @@ def test_offloading_changes_nothing(where):
     expected = latents(load("worldstereo-memory-dmd"))
     result = latents(load("worldstereo-memory-dmd", placement=Placement(offload=where)))
     torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
+
+
+def test_files_of_offloaded_weights_go_with_the_network(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    pipeline = load("worldstereo-memory-dmd", placement=Placement(offload="disk"))
+    latents(pipeline)
+    assert list(tmp_path.rglob("*.safetensors"))
+    del pipeline
+    gc.collect()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("how", "error"), [("float8", 0.2), ("int8", 0.05)])

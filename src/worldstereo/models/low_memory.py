@@ -1,6 +1,8 @@
 """Large networks on small devices: weights that wait elsewhere, and weights in one byte. All through libraries."""
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -17,19 +19,24 @@ def offload(network: nn.Module, where: Offload, device: str) -> None:
     """Let every layer's weights wait in host memory ("group") or in files of the temporary folder ("disk"), and go to
     `device` for the moment of its work; on CUDA the next layer's are copied meanwhile. Results do not change.
 
-    Under guidance each layer's weights travel once a step: all contexts pass in one batch.
+    Under guidance each layer's weights travel once a step: all contexts pass in one batch. The files go with the
+    network, or with the process.
     """
     if where == "none":
         return
     from diffusers.hooks import apply_group_offloading
 
+    folder = None
+    if where == "disk":
+        folder = tempfile.mkdtemp(prefix="worldstereo-")
+        weakref.finalize(network, shutil.rmtree, folder, ignore_errors=True)
     apply_group_offloading(
         network,
         onload_device=torch.device(device),
         offload_device=torch.device("cpu"),
         offload_type="leaf_level",
         use_stream=device.startswith("cuda"),
-        offload_to_disk_path=tempfile.mkdtemp(prefix="worldstereo-") if where == "disk" else None,
+        offload_to_disk_path=folder,
     )
 
 

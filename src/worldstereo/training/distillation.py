@@ -19,7 +19,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from worldstereo.files import read_json, write_json
-from worldstereo.images import save_png
 from worldstereo.models.paper import PaperTransformer
 from worldstereo.models.transformer import KeyframeTransformer
 from worldstereo.pipelines.keyframe_video import KeyframeVideoPipeline
@@ -37,7 +36,7 @@ from worldstereo.training.loop import (
     train_steps,
 )
 from worldstereo.training.model_folder import write_part
-from worldstereo.training.sample_sheets import sample_clips, sample_sheet
+from worldstereo.training.sample_sheets import sample_sheets
 from worldstereo.training.setup import load_for_training, start_accelerator
 from worldstereo.training.stages import STAGES
 from worldstereo.training.training_clip import TrainingClip, collate
@@ -111,16 +110,7 @@ def distill_video(
     log = TrainingLog(config.run_folder, state.step) if accelerator.is_main_process else None
     occasions = [Occasion(config.checkpoint_seconds, save)]
     if log:
-        samples = sample_clips(training, device)
-
-        def show() -> None:
-            with state.averaged():
-                sheet, figures = sample_sheet(pipeline, samples, training)
-            save_png(config.run_folder / "sheets" / f"step_{state.step:07d}.png", sheet)
-            log.add(state.step, figures)
-            log.add_picture(state.step, "samples", sheet)
-
-        occasions.append(Occasion(config.sheet_seconds, show))
+        occasions.append(sample_sheets(pipeline, training, state, log, device))
     train_steps(
         state,
         Schedule(config.steps, config.warmup_steps, config.decay_steps),

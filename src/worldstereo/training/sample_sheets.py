@@ -6,8 +6,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from worldstereo.images import save_png
 from worldstereo.pipelines.keyframe_video import KeyframeVideoPipeline
 from worldstereo.training.clip_sources import clip_mixture
+from worldstereo.training.loop import Occasion, TrainingLog, TrainingState
 from worldstereo.training.picture_sheet import picture_sheet
 from worldstereo.training.stages import STAGES
 from worldstereo.training.training_clip import TrainingClip
@@ -20,6 +22,22 @@ def sample_clips(config: VideoTrainingConfig, device: str) -> list[TrainingClip]
     """The clips of the picture sheets, the same throughout the run."""
     recipe = STAGES[config.stage].recipe
     return clip_mixture(config.samples or config.sources, recipe, config.sheet_clips, config.seed + 1, device).batch(0)
+
+
+def sample_sheets(
+    pipeline: KeyframeVideoPipeline, config: VideoTrainingConfig, state: TrainingState, log: TrainingLog, device: str
+) -> Occasion:
+    """The occasion at which the averaged network's `sample_sheet` goes to the run folder and the log."""
+    clips = sample_clips(config, device)
+
+    def show() -> None:
+        with state.averaged():
+            sheet, figures = sample_sheet(pipeline, clips, config)
+        save_png(config.run_folder / "sheets" / f"step_{state.step:07d}.png", sheet)
+        log.add(state.step, figures)
+        log.add_picture(state.step, "samples", sheet)
+
+    return Occasion(config.sheet_seconds, show)
 
 
 @torch.no_grad()

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from worldstereo.images import save_png
 from worldstereo.models.paper import PaperTransformer
 from worldstereo.training.clip_sources import clip_mixture, in_advance
 from worldstereo.training.flow_objective import FlowObjective
@@ -29,7 +28,7 @@ from worldstereo.training.loop import (
     train_steps,
 )
 from worldstereo.training.model_folder import begin_model, write_part
-from worldstereo.training.sample_sheets import sample_clips, sample_sheet
+from worldstereo.training.sample_sheets import sample_sheets
 from worldstereo.training.setup import load_for_training, start_accelerator
 from worldstereo.training.stages import STAGES
 from worldstereo.training.video_config import VideoTrainingConfig
@@ -116,16 +115,7 @@ def train_video(
     log = TrainingLog(config.run_folder, state.step) if main else None
     occasions = [Occasion(config.checkpoint_seconds, save)]
     if log:
-        clips_shown = sample_clips(config, device)
-
-        def show() -> None:
-            with state.averaged():
-                sheet, figures = sample_sheet(pipeline, clips_shown, config)
-            save_png(config.run_folder / "sheets" / f"step_{state.step:07d}.png", sheet)
-            log.add(state.step, figures)
-            log.add_picture(state.step, "samples", sheet)
-
-        occasions.append(Occasion(config.sheet_seconds, show))
+        occasions.append(sample_sheets(pipeline, config, state, log, device))
     train_steps(
         state,
         Schedule(config.steps, config.warmup_steps, config.decay_steps),
