@@ -195,3 +195,13 @@ def refused(capsys: pytest.CaptureFixture[str], said: str) -> None:
     assert said in stderr, stderr
     assert "Traceback" not in stderr
     assert len(stderr.splitlines()) == 1, stderr
+
+
+@pytest.mark.parametrize("verb", ["generate", "preview"])
+@pytest.mark.parametrize("device", ["cuda:99", "toaster"])
+def test_a_device_that_is_not_there_is_one_sentence(room_photo, tmp_path, verb, device):
+    failed = run_command(verb, room_photo, "--out", tmp_path / "w", "--device", device)
+    assert failed.returncode == 2
+    assert f"--device {device}" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert not (tmp_path / "w").exists()

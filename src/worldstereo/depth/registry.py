@@ -10,6 +10,7 @@ from worldstereo.depth.base import DepthEstimator
 from worldstereo.depth.file import DEPTH_FILE_SUFFIXES, FileDepth
 from worldstereo.depth.moge import DEFAULT_MODEL, INSTALL, MoGeDepth
 from worldstereo.depth.transformers_hub import Reading, TransformersDepth
+from worldstereo.devices import find_device
 from worldstereo.errors import InputError
 
 _SUGGESTED_MODEL = "transformers:depth-anything/Depth-Anything-V2-Small-hf"
@@ -42,8 +43,9 @@ def create_depth_estimator(spec: str, *, depth_scale: float | None = None, devic
         device: where networks run.
 
     Raises:
-        InputError: an unknown name, a missing package or model, or an unusable depth file.
+        InputError: an unknown name or device, a missing package or model, or an unusable depth file.
     """
+    find_device(device)
     if Path(spec).suffix.lower() in DEPTH_FILE_SUFFIXES:
         return FileDepth(spec, depth_scale, others=cache(partial(create_depth_estimator, "nano", device=device)))
     if depth_scale is not None:

@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 
+from worldstereo.devices import find_device
 from worldstereo.errors import InputError
 from worldstereo.models.image_encoder import PixelScale
 from worldstereo.models.low_memory import Offload, Quantize
@@ -68,3 +69,6 @@ class Placement:
     device: str = "cpu"
     offload: Offload = "none"
     offline: bool = False
+
+    def __post_init__(self) -> None:
+        find_device(self.device)

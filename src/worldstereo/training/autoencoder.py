@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from worldstereo.data.rgbd import RgbdFrame
+from worldstereo.devices import find_device
 from worldstereo.errors import InputError
 from worldstereo.images import save_png
 from worldstereo.models.autoencoder import KeyframeAutoencoder
@@ -53,8 +54,9 @@ def train_autoencoder(
         deadline: see `train_steps`.
 
     Raises:
-        InputError: a source cannot be read, or the checkpoint belongs to another network.
+        InputError: there is no such device, a source cannot be read, or the checkpoint belongs to another network.
     """
+    find_device(config.device)
     config.run_folder.mkdir(parents=True, exist_ok=True)
     pools = read_frame_pools(
         config.sources,

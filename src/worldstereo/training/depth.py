@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worldstereo.devices import find_device
 from worldstereo.files import write_json, write_tensors
 from worldstereo.models.depth_network import STRIDE, DepthNetwork, DepthNetworkConfig
 from worldstereo.training.depth_config import DepthTrainingConfig
@@ -32,8 +33,9 @@ def train_depth(config: DepthTrainingConfig, on_progress: Callable[[TrainingProg
     """Train, or resume, and return the folder with `model.safetensors` (float16) and `config.json`.
 
     Raises:
-        InputError: a source cannot be read, or the checkpoint belongs to another network.
+        InputError: there is no such device, a source cannot be read, or the checkpoint belongs to another network.
     """
+    find_device(config.device)
     config.run_folder.mkdir(parents=True, exist_ok=True)
     pools = read_frame_pools(
         config.sources,

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from worldstereo.errors import InputError
+from worldstereo.devices import find_device
 from worldstereo.models.hub import ModelFiles, ModelSource
 from worldstereo.pipelines.generator_options import GeneratorOptions, Placement
 from worldstereo.pipelines.keyframe_video import KeyframeVideoPipeline
@@ -19,12 +19,9 @@ def start_accelerator(config: VideoTrainingConfig) -> Accelerator:
     Raises:
         InputError: there is no such device.
     """
-    wanted = torch.device(config.device)
-    if wanted.type == "cuda":
-        if not torch.cuda.is_available() or (wanted.index or 0) >= torch.cuda.device_count():
-            raise InputError(f"--device {config.device}: this computer has no such device; use --device cpu")
-        if wanted.index is not None:
-            torch.cuda.set_device(wanted)
+    wanted = find_device(config.device)
+    if wanted.type == "cuda" and wanted.index is not None:
+        torch.cuda.set_device(wanted)
     return Accelerator(cpu=wanted.type == "cpu", gradient_accumulation_steps=config.accumulation)
 
 
