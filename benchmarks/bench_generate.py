@@ -1,4 +1,4 @@
-"""The whole command on a photo: python benchmarks/bench_generate.py [PICTURE] [--short-side N].
+"""The whole command on a photo: python benchmarks/bench_generate.py [PICTURE] [--short-side N] [--model MODEL].
 
 Runs `worldstereo generate` in its own process, in a fresh folder, and prints wall and CPU seconds, peak memory, and
 their ratios to the limits that the project sets itself for the default run on 2 CPU cores (180 s, 4 GB). A second,
@@ -33,15 +33,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("picture", type=Path, nargs="?", default=Path(__file__).parent.parent / "examples/temple.jpg")
     parser.add_argument("--short-side", type=int, default=480)
+    parser.add_argument("--model", default="warp")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "world"
-        options = ["--out", str(out), "--short-side", str(args.short_side), "--quiet"]
+        options = ["--out", str(out), "--short-side", str(args.short_side), "--model", args.model, "--quiet"]
         command = [sys.executable, "-m", "worldstereo.cli", "generate", str(args.picture), *options]
         wall, cpu, peak = run(command)
         again, _, _ = run(command)
         size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    print(f"{args.picture.name}, short side {args.short_side}, {os.cpu_count()} cores")
+    print(f"{args.picture.name}, {args.model}, short side {args.short_side}, {os.cpu_count()} cores")
     print(f"wall  {wall:7.1f} s ({wall / SECONDS:.2f} of the limit), {wall / again:.1f}× a run with nothing left to do")
     print(f"CPU   {cpu:7.1f} s")
     print(f"peak  {peak / 1e9:7.2f} GB ({peak / BYTES:.2f} of the limit)")

@@ -268,6 +268,17 @@ def test_what_is_missing_is_empty() -> None:
     assert torch.equal(batch["rays"][0], whole["rays"][0])
 
 
+def test_without_pointmaps_nothing_says_where_references_lie() -> None:
+    batch, whole = (collate([made_clip(1), made_clip(2)]) for _ in range(2))
+    drop_conditions(batch, [Draw(0.5, frozenset({"pointmaps"}), torch.zeros(1, 1, 1, 1))])
+    for name in ("target_pointmaps", "reference_pointmaps"):
+        assert (batch[name][0] == 0.5).all()
+        assert torch.equal(batch[name][1], whole[name][1])
+    known = ~batch["hole_mask"][0, :, None].expand(-1, 3, -1, -1)
+    assert torch.equal(batch["filled"][0][known], whole["render"][0][known])
+    assert torch.equal(batch["references"], whole["references"])
+
+
 def test_two_passes_of_one_clip_are_one_pass_of_two(folders, tmp_path) -> None:
     config = config_of(folders, tmp_path / "run", "stereo")
     pipeline = load_for_training(begin_model(config), config, "cpu")

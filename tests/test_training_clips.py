@@ -52,6 +52,7 @@ CLEAN = ClipRecipe(
     bank=0,
     masked=0.0,
     picture_faults=NO_PICTURE_FAULTS,
+    reference_depth_faults=NO_DEPTH_FAULTS,
 )
 MAKER = ProceduralClips(width=112, height=64, frames=5, trajectories=3, share=(0.1, 0.3))
 
@@ -124,9 +125,10 @@ def test_a_clip_has_the_conditions_of_inference(tmp_path):
         cameras=given[0].cameras[photo_again],
         tracks=(tuple(range(FRAMES)),),
     )
-    clip = make_clip(world, world.tracks[0], replace(CLEAN, bank=1, overlap=(0.1, 1.0)), rng())
+    clip = make_clip(world, world.tracks[0], replace(CLEAN, bank=1, overlap=(0.1, 1.0), reference_depth=1.0), rng())
     assert (clip.inputs.reference_of_target == 0).all()
-    for name in tensors_of(clip).keys() - {"frames"}:
+    assert ((clip.inputs.filled - expected.filled).abs() > 2e-4).float().mean() < 0.01  # aligned depth: visibility
+    for name in tensors_of(clip).keys() - {"frames", "filled"}:
         torch.testing.assert_close(
             getattr(clip.inputs, name),
             getattr(expected, name),

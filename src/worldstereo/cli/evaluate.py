@@ -39,3 +39,35 @@ def depth(
     typer.echo(result.table())
     if out is not None:
         write_json(out, {"software": worldstereo.__version__, "depth": depth, "seed": config.seed, **asdict(result)})
+
+
+@app.command("ladder")
+def ladder(
+    model: Annotated[
+        str, typer.Option("--model", help="A model in the paper's layout: a folder or hub id, or a shipped one.")
+    ] = "nano",
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Folder of posed captures (cameras.json); none: procedural scenes only."),
+    ] = None,
+    scenes: Annotated[int, typer.Option("--scenes", help="Number of held-out procedural scenes.")] = 8,
+    steps: Annotated[int | None, typer.Option("--steps", help="Of the teacher.", show_default="the model's")] = None,
+    revisits: Annotated[
+        bool, typer.Option("--revisits/--no-revisits", help="Also make two clips a scene whose paths meet.")
+    ] = True,
+    depth: Annotated[str, typer.Option("--depth", help="Depth back-end for captures without depth.")] = "nano",
+    seed: options.SeedOption = 0,
+    device: options.DeviceOption = "cpu",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for tables and pictures.")] = Path("ladder"),
+    quiet: options.QuietOption = False,
+) -> None:
+    """The paper's ablation (cameras, + GGM, + SSM, 4 steps) beside baselines, on the same held-out clips.
+
+    Stop it, run it again: it goes on with the clip it was at.
+    """
+    from worldstereo.evaluation.ladder import LadderConfig, evaluate_ladder
+
+    config = LadderConfig(model, out, data, scenes, steps, revisits, depth, device, seed)
+    with options.progress(quiet) as on_progress:
+        table = evaluate_ladder(config, on_progress)
+    typer.echo(table.read_text(encoding="utf-8"))

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from worldstereo.cli import options
+from worldstereo.models.hub import DEFAULT_MODEL
 
 
 def generate(
@@ -16,7 +17,7 @@ def generate(
     ] = None,
     trajectory: options.TrajectoryOption = None,
     preset: options.PresetOption = None,
-    model: options.ModelOption = "warp",
+    model: options.ModelOption = DEFAULT_MODEL,
     depth: options.DepthOption = "nano",
     depth_scale: options.DepthScaleOption = None,
     camera: options.CameraOption = None,

@@ -30,6 +30,7 @@ def _describe_machine(console: "Console") -> None:
 
     import worldstereo
     from worldstereo.depth.registry import back_ends
+    from worldstereo.models.hub import DEFAULT_MODEL, is_shipped
 
     console.print(
         f"worldstereo {worldstereo.__version__}, Python {platform.python_version()}, torch {torch.__version__}"
@@ -39,15 +40,17 @@ def _describe_machine(console: "Console") -> None:
     if torch.backends.mps.is_available():
         devices.append("mps")
     console.print(f"devices: {', '.join(devices)}")
+    nano = "the small network of this package" if is_shipped("nano") else "its weights are not in this installation"
     console.print(
-        "generators: warp (baseline: no network; the default), or a folder or hub id of a network (docs/models.md)"
+        f"generators: nano ({nano}), warp (baseline: no network), or a folder or hub id of a network (docs/models.md); "
+        f"the default is {DEFAULT_MODEL}"
     )
     table = Table("depth back-end", "ready", "licence", "how to get it", title="Depth")
     for entry in back_ends():
         row = (entry.name, "yes" if entry.installed else "no", entry.licence, entry.how)
         table.add_row(*map(escape, row))
     console.print(table)
-    console.print("a default run (4 clips of 21 frames, 720×480) took 32 s and 1.4 GB on 2 CPU cores, 130 MB on disk")
+    console.print("a run with warp (4 clips of 21 frames, 720×480) took 32 s and 1.4 GB on 2 CPU cores, 130 MB on disk")
 
 
 def _describe_world(console: "Console", folder: Path) -> None:

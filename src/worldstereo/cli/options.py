@@ -51,8 +51,8 @@ ModelOption = Annotated[
     str,
     typer.Option(
         "--model",
-        help="Generator: 'warp' is the baseline (no network, holes are filled smoothly); or a folder or hub id of a "
-        "network, e.g. owner/name:subfolder.",
+        help="Generator: 'nano', the small network of this package; 'warp', the baseline (no network, holes are filled "
+        "smoothly); or a folder or hub id of a network, e.g. owner/name:subfolder.",
     ),
 ]
 DepthOption = Annotated[

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from worldstereo.cli import options
+from worldstereo.models.hub import DEFAULT_MODEL
 
 
 def preview(
@@ -16,6 +17,7 @@ def preview(
     ] = None,
     trajectory: options.TrajectoryOption = None,
     preset: options.PresetOption = None,
+    model: options.ModelOption = DEFAULT_MODEL,
     depth: options.DepthOption = "nano",
     depth_scale: options.DepthScaleOption = None,
     camera: options.CameraOption = None,
@@ -34,7 +36,7 @@ def preview(
 
     settings = options.make_settings(trajectory, preset, projection, camera, fov, short_side, frames, squeeze, seed=0)
     page = out or picture.with_name(f"{picture.stem}.preview.html")
-    pipeline = WorldPipeline.from_pretrained(depth=depth, depth_scale=depth_scale, placement=Placement(device))
+    pipeline = WorldPipeline.from_pretrained(model, depth=depth, depth_scale=depth_scale, placement=Placement(device))
     begun, paths = pipeline.start(load_picture(picture), settings)
     sketches = [PathSketch(str(path.trajectory), path.cameras) for path in paths]
     cloud, sky, scale = begun.lifted.cloud, begun.lifted.sky, begun.scale

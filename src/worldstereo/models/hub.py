@@ -1,4 +1,5 @@
-"""What `--model` names, a folder or a repository of the hub, and its files, fetched one by one when they are needed.
+"""What `--model` names, a shipped model, a folder or a repository of the hub, and its files, fetched one by one when
+they are needed.
 
 The published layout is one repository with a subfolder for each model (`config.json` and `model.safetensors`), and a
 base model in the layout of diffusers (`transformer/`, `vae/`, `text_encoder/`, ...) that `config.json` names. The base
@@ -14,6 +15,12 @@ from pathlib import Path
 from worldstereo.errors import InputError
 from worldstereo.files import read_json
 
+DEFAULT_MODEL = "warp"
+"""What `--model` is where nobody says it."""
+
+SHIPPED_MODELS = {"nano": Path(__file__).parents[1] / "weights" / "nano"}
+"""Folders of the networks that belong to the package; their weights may be missing."""
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _ROOT_AND_SUBFOLDER = re.compile(r"(.+?)(?::([^:/\\][^:\\]*))?")  # the colon of a drive has a slash behind it
 
@@ -23,6 +30,11 @@ _CONFIG_OF_PARTS_WITHOUT_WEIGHTS = {
     "scheduler": "scheduler_config.json",
 }
 _FORMATS = ("*.json", "*.safetensors", "*.model", "*.txt")  # pickled weights are never fetched
+
+
+def is_shipped(name: str) -> bool:
+    """Whether the weights of one of the `SHIPPED_MODELS` are there."""
+    return (SHIPPED_MODELS[name] / "config.json").is_file()
 
 
 @dataclass(frozen=True)
@@ -39,14 +51,22 @@ class ModelSource:
 
     @staticmethod
     def parse(text: str) -> "ModelSource":
-        """Read `FOLDER`, `FOLDER:SUBFOLDER`, `owner/name` or `owner/name:SUBFOLDER`.
+        """Read the name of a shipped model, a folder or `owner/name`, each perhaps with `:SUBFOLDER` behind it.
 
-        A folder that exists goes before a hub id that reads the same, and the whole text before a part of it.
+        A shipped name goes before a folder that is called the same (write `./nano` for that), a folder that exists
+        before a hub id that reads the same, and the whole text before a part of it.
 
         Raises:
-            InputError: it is neither an existing folder nor of the form of a hub id.
+            InputError: it is none of these, or the weights of the shipped model are missing.
         """
         parts = _ROOT_AND_SUBFOLDER.fullmatch(text)
+        if parts is not None and parts[1] in SHIPPED_MODELS:
+            if not is_shipped(parts[1]):
+                raise InputError(
+                    f"model {text}: its weights are not part of this installation; use --model warp, a folder or a hub "
+                    f"id, or train it with 'worldstereo train {parts[1]}'"
+                )
+            return ModelSource(SHIPPED_MODELS[parts[1]], parts[2] or "")
         if parts is not None:
             if Path(text).expanduser().is_dir():
                 return ModelSource(Path(text).expanduser())

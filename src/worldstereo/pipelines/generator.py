@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldstereo.cameras import Cameras
-from worldstereo.geometry.inpainting import background_importance, pull_push
 from worldstereo.geometry.rendering import PointRender
 from worldstereo.memory.global_geometric import GlobalGeometricMemory
 from worldstereo.memory.references import References
+from worldstereo.pipelines.hole_filling import fill_from_reference, fill_from_surroundings
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,15 @@ class ClipConditions:
     seed: int
 
     def filled_render(self) -> Float[Tensor, "f 3 h w"]:
-        """The guidance with its holes filled from their surroundings, far ones first; its first frame is the image.
+        """The guidance with its holes filled from their surroundings; its first frame is the image."""
+        frames = (fill_from_surroundings(self.guidance, index) for index in range(1, len(self.cameras)))
+        return torch.stack([self.image, *(frame.clamp(0, 1) for frame in frames)])
 
-        Holes left by a nearer object belong to what is behind it: far pixels count more than near ones.
-        """
-        frames = [self.image]
-        for index in range(1, len(self.cameras)):
-            known = ~self.guidance.hole_mask[index][None, None]
-            importance = background_importance(self.guidance.depth[index])[None, None]
-            frames.append(pull_push(self.guidance.rgb[index][None], known, importance)[0].clamp(0, 1))
-        return torch.stack(frames)
+    def remembered_render(self) -> Float[Tensor, "f 3 h w"]:
+        """The guidance with its holes filled from what each frame's reference shows of them, else from surroundings."""
+        shown = self.references.seen_by(self.cameras)
+        frames = (fill_from_reference(self.guidance, shown, index) for index in range(1, len(self.cameras)))
+        return torch.stack([self.image, *(frame.clamp(0, 1) for frame in frames)])
 
 
 @runtime_checkable
@@ -61,6 +60,11 @@ class VideoGenerator(Protocol):
     is_baseline: bool
     options: dict[str, Any]
     licence: str
+
+    @property
+    def uses_reference_depth(self) -> bool:
+        """Whether it looks at the depth of references, which costs an estimate for each."""
+        ...
 
     @property
     def frames(self) -> int | None:

@@ -22,9 +22,11 @@ from worldstereo.models.paper import PaperTransformer
 from worldstereo.models.text_encoder import encode_prompts, load_prompt_embeddings
 from worldstereo.models.wan_codec import WanKeyframeCodec
 from worldstereo.pipelines.clip_inputs import OWN_CAMERAS, PUBLISHED_CAMERAS, CameraConvention
+from worldstereo.pipelines.generator import VideoGenerator
 from worldstereo.pipelines.generator_options import GeneratorOptions, Placement
 from worldstereo.pipelines.keyframe_video import ClipFormat, KeyframeVideoPipeline, PromptEncoder, Sampling
 from worldstereo.pipelines.network import NetworkGenerator
+from worldstereo.pipelines.sharp_network import SharpGenerator
 from worldstereo.schedulers.few_step import FewStepFlowScheduler
 from worldstereo.schedulers.published_unipc import PublishedUniPC
 
@@ -32,17 +34,27 @@ _PUBLISHED = {"worldstereo-camera": "camera", "worldstereo-memory": "memory", "w
 _DISTILLED = "worldstereo-memory-dmd"
 _PAPER = "worldstereo-paper"
 _STEPS, _GUIDANCE = 40, 5.0  # of the official scripts; the published configs do not say
+_OUTPUT = "output_short_side"
 _SHIPPED_EMBEDDINGS = "prompt_embeds.safetensors"
 
 
-def load_generator(name: str, files: ModelFiles, options: GeneratorOptions, placement: Placement) -> NetworkGenerator:
+def load_generator(name: str, files: ModelFiles, options: GeneratorOptions, placement: Placement) -> VideoGenerator:
     """The generator of a model's files; `name` is what the user called it.
+
+    With the field `output_short_side` the model works at its own size inside a `SharpGenerator`.
 
     Raises:
         InputError: a file or field is missing or wrong, or an option does not go with the model.
     """
     pipeline, cameras = load_pipeline(files, options, placement)
-    return NetworkGenerator(name, pipeline, cameras, options.on(placement.device), _licence(files))
+    generator = NetworkGenerator(name, pipeline, cameras, options.on(placement.device), _licence(name, files))
+    path = files.file("config.json")
+    short_side = read_json(path).get(_OUTPUT)
+    if short_side is None:
+        return generator
+    if type(short_side) is not int or short_side < 64 or short_side % 16:
+        raise InputError(f"{path}: the field '{_OUTPUT}' is {short_side!r} but must be a multiple of 16 from 64")
+    return SharpGenerator(generator, short_side)
 
 
 def load_pipeline(
@@ -108,9 +120,9 @@ class Fields:
         return self.values[field]
 
 
-def _licence(files: ModelFiles) -> str:
+def _licence(name: str, files: ModelFiles) -> str:
     stated = files.licence()
-    return f"{files.source}: licence {stated}" if stated else f"{files.source}: states no licence; ask its makers"
+    return f"{name}: licence {stated}" if stated else f"{name}: states no licence; ask its makers"
 
 
 def _dtype(options: GeneratorOptions) -> torch.dtype:

@@ -20,7 +20,7 @@ from worldstereo.pipelines.clip_inputs import (
 )
 from worldstereo.pipelines.generator import ClipConditions
 from worldstereo.pipelines.generator_options import GeneratorOptions
-from worldstereo.pipelines.keyframe_video import KeyframeInputs, KeyframeVideoPipeline
+from worldstereo.pipelines.keyframe_video import ClipFormat, KeyframeInputs, KeyframeVideoPipeline
 
 
 class NetworkGenerator:
@@ -52,9 +52,21 @@ class NetworkGenerator:
         self._prompts = options.prompt, options.negative_prompt
 
     @property
+    def clip_format(self) -> ClipFormat:
+        """What the network's clips look like."""
+        return self._pipeline.clip_format
+
+    @property
     def frames(self) -> int:
         """Per clip."""
-        return self._pipeline.clip_format.frames
+        return self.clip_format.frames
+
+    @property
+    def uses_reference_depth(self) -> bool:
+        """If it has a stereo branch with pointmaps, and holes are filled before it sees them."""
+        network, mode = self._pipeline.network, self._pipeline.clip_format.condition_mode
+        stereo = network.stereo if isinstance(network, PaperTransformer) else None
+        return stereo is not None and stereo.config.pointmaps and mode == "filled_render"
 
     def clip_size(self, width: int, height: int, short_side: int | None) -> tuple[int, int]:
         """(width, height): the model's size nearest in shape, of those with that short side if one is asked for.
@@ -62,7 +74,7 @@ class NetworkGenerator:
         Raises:
             InputError: the model has no size with that short side.
         """
-        clip_format = self._pipeline.clip_format
+        clip_format = self.clip_format
         if short_side is not None:
             fitting = tuple(size for size in clip_format.sizes if min(size) == short_side)
             if not fitting:
@@ -90,8 +102,9 @@ class NetworkGenerator:
             inputs = memory_inputs(conditions, self._cameras)
         else:
             inputs = camera_inputs(conditions, self._cameras)
-        if self._pipeline.clip_format.condition_mode == "filled_render":
-            inputs = replace(inputs, filled=conditions.filled_render())
+        if self.clip_format.condition_mode == "filled_render":
+            filled = conditions.remembered_render() if self.uses_reference_depth else conditions.filled_render()
+            inputs = replace(inputs, filled=filled)
         if self._filled_background:
             inputs = replace(inputs, render=conditions.filled_render())
         return inputs

@@ -24,6 +24,7 @@ class WarpGenerator:
 
     name = "warp"
     is_baseline = True
+    uses_reference_depth = False
     frames = None
     licence = ""
 

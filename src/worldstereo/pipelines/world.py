@@ -27,7 +27,7 @@ from worldstereo.files import write_json
 from worldstereo.images import Picture, load_picture
 from worldstereo.memory.global_geometric import GlobalGeometricMemory
 from worldstereo.memory.spatial_stereo import SpatialStereoMemory, update_indices
-from worldstereo.models.hub import ModelFiles, ModelSource
+from worldstereo.models.hub import DEFAULT_MODEL, ModelFiles, ModelSource
 from worldstereo.pipelines.generator import ClipConditions, VideoGenerator
 from worldstereo.pipelines.generator_options import GeneratorOptions, Placement
 from worldstereo.pipelines.starting_point import (
@@ -40,6 +40,7 @@ from worldstereo.pipelines.starting_point import (
 )
 from worldstereo.pipelines.warp import WarpGenerator
 from worldstereo.pipelines.world_folder import Clip, ClipPlan, Manifest, Request, World, exclusive
+from worldstereo.threads import fixed_threads
 from worldstereo.video import write_video
 
 FRAMES_PER_SECOND = 16
@@ -114,7 +115,7 @@ def create_generator(
     options: GeneratorOptions = GeneratorOptions(),  # noqa: B008 (frozen)
     placement: Placement = Placement(),  # noqa: B008 (frozen)
 ) -> VideoGenerator:
-    """The generator of that name: "warp", or a folder or hub id of a network, with optional `:subfolder`.
+    """The generator of that name: "warp", "nano", or a folder or hub id of a network, with optional `:subfolder`.
 
     Raises:
         InputError: unknown, or an option does not go with it.
@@ -152,7 +153,7 @@ class WorldPipeline:
     @classmethod
     def from_pretrained(
         cls,
-        model: str = "warp",
+        model: str = DEFAULT_MODEL,
         *,
         depth: str = "nano",
         depth_scale: float | None = None,
@@ -207,10 +208,13 @@ class WorldPipeline:
         loaded = load_picture(Path(picture))
         request = self._request(loaded, settings)
         World.require_same_or_new(folder, request)
-        on_progress("estimating depth", 0.0)
-        begun = None if World.exists(folder) else self.start(loaded, settings)
-        with exclusive(folder):
-            world = World(folder) if begun is None else _write_start(folder, loaded.path.name, request, *begun)
+        with exclusive(folder), fixed_threads():
+            World.require_same_or_new(folder, request)  # another run may have come between
+            if World.exists(folder):
+                world = World(folder)
+            else:
+                on_progress("estimating depth", 0.0)
+                world = _write_start(folder, loaded.path.name, request, *self.start(loaded, settings))
             self._make_clips(world, on_progress)
         return world
 
@@ -236,7 +240,8 @@ class WorldPipeline:
                 f"not {self.generator.name} and {self.depth.name}; extend it with the same"
             )
         parsed = [parse_trajectory(text) for text in trajectories]
-        with exclusive(world.folder):
+        with exclusive(world.folder), fixed_threads():
+            world.reload()
             self._make_clips(world, on_progress)
             camera = world.frame_camera(start)
             scale = SceneScale(world.manifest.radius, world.manifest.metric, torch.tensor(world.manifest.up))
@@ -278,14 +283,15 @@ class WorldPipeline:
         )
 
     def _make_clips(self, world: World, on_progress: OnProgress) -> None:
-        clips = world.clips
+        world.forget_old_clouds()
         if world.is_done:
             return
+        clips, kept = world.clips, world.kept_clips
+        for clip in clips[kept:]:
+            clip.unmark()
         memory = world.memory
-        bank = _restore_bank(world)
-        for index, clip in enumerate(clips):
-            if clip.is_done:
-                continue
+        bank = _restore_bank(world, clips[:kept])
+        for index in range(kept, len(clips)):
 
             def report(what: str, share: float, index: int = index) -> None:
                 on_progress(f"clip {index + 1} of {len(clips)}: {what}", (index + share) / len(clips))
@@ -307,6 +313,8 @@ class WorldPipeline:
         on_progress("rendering the memory along the path", 0.0)
         guidance = self.generator.render_guidance(memory, cameras)
         references = bank.retrieve(cameras, memory.cloud)
+        if self.generator.uses_reference_depth:
+            references = references.with_depth(self.depth)
         conditions = ClipConditions(
             cameras=cameras,
             image=world.frame(clip.plan.start),
@@ -343,17 +351,14 @@ class WorldPipeline:
             {"depth_frames": kept, "seconds": round(time.perf_counter() - began, 2), **asdict(update)},
         )
         memory.save(world.cloud_path(index))
-        clip.mark_done()
-        if index > 0:
-            world.cloud_path(index - 1).unlink(missing_ok=True)
+        clip.mark_done(world.manifest.fingerprint(index))
+        world.forget_old_clouds()
 
 
-def _restore_bank(world: World) -> SpatialStereoMemory:
-    """The bank as it was after the last clip that finished in order, rebuilt from the lossless frames."""
+def _restore_bank(world: World, clips: Sequence[Clip]) -> SpatialStereoMemory:
+    """The bank as it was after the `clips`, rebuilt from the lossless frames."""
     bank = SpatialStereoMemory(*world.initial_bank())
-    for clip in world.clips:
-        if not clip.is_done:
-            break
+    for clip in clips:
         bank.add_clip(clip.frames, clip.cameras, clip.name)
     return bank
 

@@ -8,10 +8,13 @@
       memory/{input,cloud-000}.safetensors    the global cloud of the input, and after clip 000
 
 Every file is written under a temporary name and renamed. world.json comes after the input and the planned cameras,
-and `done` after everything else of a clip, so that a clip is either finished or made again.
+and `done` after everything else of a clip, so that a clip is either finished or made again. `done` says of which
+plan the clip is a part, so that clips outlive their world.json, but are never taken for those of another plan.
 """
 
 import contextlib
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -26,10 +29,10 @@ from torch import Tensor
 
 from worldstereo.cameras import Cameras
 from worldstereo.cameras.files import read_cameras, write_official
-from worldstereo.errors import InputError
+from worldstereo.errors import BusyError, InputError
 from worldstereo.files import (
     atomic_path,
-    raise_unwritable,
+    is_leftover,
     read_json,
     remove_leftovers,
     write_json,
@@ -40,11 +43,15 @@ from worldstereo.geometry import PointCloud
 from worldstereo.geometry.panorama import rig_cameras, sample_equirect
 from worldstereo.geometry.rendering import PointRender
 from worldstereo.images import colorize_depth, load_png, save_png
+from worldstereo.locks import locked
 from worldstereo.memory.global_geometric import GlobalGeometricMemory
 
 FORMAT = "worldstereo-world"
 VERSION = 2
-_OWN_ENTRIES = {".lock", "input", "clips", "memory"}
+_LOCK = ".lock"
+_OWN_ENTRIES = {_LOCK, "input", "clips", "memory", "reconstruction", "point_cloud.ply", "report.html"}
+_AGAIN = "and run the same 'worldstereo generate' again, which keeps the finished clips"
+_REMAKE = f"restore it, or delete it {_AGAIN}"
 _CONVENTIONS = {
     "axes": "OpenCV: x right, y down, z forward",
     "poses": "cam_from_world (w2c), 4x4",
@@ -106,6 +113,11 @@ class Manifest:
     up: tuple[float, float, float]
     clips: tuple[ClipPlan, ...]
 
+    def fingerprint(self, index: int) -> str:
+        """Of everything that decides the content of that clip: the request, and the plans up to its own."""
+        values = [asdict(self.request), [asdict(plan) for plan in self.clips[: index + 1]]]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
     def to_json(self) -> dict[str, Any]:
         """Plain values, with the format's name, version and conventions."""
         return {"format": FORMAT, "version": VERSION, "conventions": _CONVENTIONS, **asdict(self)}
@@ -135,9 +147,7 @@ class Manifest:
                 **{name: value[name] for name in names},
             )
         except (KeyError, TypeError) as error:
-            raise InputError(
-                f"{path}: the field {error} is missing or has a wrong form; restore or remake it"
-            ) from None
+            raise InputError(f"{path}: the field {error} is missing or has a wrong form; {_REMAKE}") from None
 
 
 class Clip:
@@ -164,8 +174,15 @@ class Clip:
 
     @property
     def frames(self) -> Float[Tensor, "f 3 h w"]:
-        """The frames as generated, lossless, RGB in [0, 1]."""
-        return torch.stack([load_png(path) for path in sorted((self.folder / "frames").glob("[0-9]*.png"))])
+        """The frames as generated, lossless, RGB in [0, 1].
+
+        Raises:
+            InputError: a frame is damaged or missing.
+        """
+        done = self.folder / "done"
+        mend = f"delete {done} and run the same 'worldstereo generate' again, which makes the clip again"
+        paths = [self.folder / "frames" / f"{index:03d}.png" for index in range(len(self.cameras))]
+        return torch.stack([load_png(path, mend) for path in paths])
 
     @property
     def video(self) -> Path:
@@ -184,9 +201,13 @@ class Clip:
         masks = guidance.hole_mask.float()[:, None].expand(-1, 3, -1, -1)
         _write_pictures(self.folder / "guidance" / "hole_mask", masks)
 
-    def mark_done(self) -> None:
-        """Declare the clip finished: the last thing that is written."""
-        write_text(self.folder / "done", "")
+    def mark_done(self, fingerprint: str) -> None:
+        """Declare the clip of that `Manifest.fingerprint` finished: the last thing that is written."""
+        write_text(self.folder / "done", fingerprint)
+
+    def unmark(self) -> None:
+        """Have the clip made again."""
+        (self.folder / "done").unlink(missing_ok=True)
 
 
 class World:
@@ -199,10 +220,18 @@ class World:
             InputError: the folder holds no readable world.json.
         """
         self.folder = Path(folder)
+        self.reload()
+
+    def reload(self) -> None:
+        """Read world.json (again: another process may have extended the world)."""
         manifest = self.folder / "world.json"
         if not manifest.exists():
             raise InputError(f"{self.folder}: is not a world folder (it has no world.json); make one with 'generate'")
-        self.manifest = Manifest.from_json(read_json(manifest), manifest)
+        try:
+            value = read_json(manifest)
+        except InputError as error:
+            raise InputError(f"{error}; {_REMAKE}") from error
+        self.manifest = Manifest.from_json(value, manifest)
 
     @staticmethod
     def exists(folder: Path) -> bool:
@@ -227,7 +256,7 @@ class World:
                         f"{folder}: already holds a world with another {name.replace('_', ' ')} "
                         f"({_brief(getattr(have, name))}, not {_brief(wanted)}); choose another folder with --out"
                     )
-        elif folder.exists() and (others := {entry.name for entry in folder.iterdir()} - _OWN_ENTRIES):
+        elif folder.exists() and (others := _others(folder)):
             raise InputError(
                 f"{folder}: is not empty and holds no world (for example {min(others)}); "
                 f"choose another folder with --out"
@@ -235,8 +264,11 @@ class World:
 
     @classmethod
     def create(cls, folder: Path, manifest: Manifest) -> "World":
-        """Write the manifest of a new world."""
-        write_json(folder / "world.json", manifest.to_json())
+        """Write the manifest of a new world.
+
+        Clips that an earlier world.json of equal content left finished are kept, others are made again.
+        """
+        _write_manifest(folder, manifest, first_new=0)
         return cls(folder)
 
     @staticmethod
@@ -255,8 +287,9 @@ class World:
 
     def plan_more(self, plans: tuple[ClipPlan, ...]) -> None:
         """Append planned clips."""
-        self.manifest = replace(self.manifest, clips=self.manifest.clips + plans)
-        write_json(self.folder / "world.json", self.manifest.to_json())
+        longer = replace(self.manifest, clips=self.manifest.clips + plans)
+        _write_manifest(self.folder, longer, first_new=len(self.manifest.clips))
+        self.manifest = longer
 
     @property
     def clips(self) -> list[Clip]:
@@ -266,17 +299,29 @@ class World:
     @property
     def is_done(self) -> bool:
         """Whether every planned clip is finished."""
-        return all(clip.is_done for clip in self.clips)
+        return self.kept_clips == len(self.manifest.clips)
+
+    @property
+    def kept_clips(self) -> int:
+        """How many clips, from the first on, are finished and remembered; those behind them are to be made."""
+        clips = self.clips
+        kept = next((index for index, clip in enumerate(clips) if not clip.is_done), len(clips))
+        while kept > 0 and not self.cloud_path(kept - 1).exists():
+            kept -= 1
+        return kept
 
     @property
     def picture(self) -> Float[Tensor, "3 h w"]:
         """The input picture as used."""
-        return load_png(self.folder / "input" / "picture.png")
+        return self._input_picture("picture.png")
 
     @property
     def depth_picture(self) -> Float[Tensor, "3 h w"]:
         """The input's depth in colours."""
-        return load_png(self.folder / "input" / "depth.png")
+        return self._input_picture("depth.png")
+
+    def _input_picture(self, name: str) -> Float[Tensor, "3 h w"]:
+        return load_png(self.folder / "input" / name, f"restore it, or delete {self.folder / 'world.json'} {_AGAIN}")
 
     @property
     def camera(self) -> Cameras:
@@ -332,16 +377,26 @@ class World:
     @property
     def memory(self) -> GlobalGeometricMemory:
         """The global-geometric memory after the last clip that finished in order."""
-        done = 0
-        for clip in self.clips:
-            if not clip.is_done:
-                break
-            done += 1
-        return GlobalGeometricMemory.load(self.cloud_path(done - 1))
+        kept = self.kept_clips
+        path = self.cloud_path(kept - 1)
+        try:
+            return GlobalGeometricMemory.load(path)
+        except InputError as error:
+            cause = path if kept else self.folder / "world.json"
+            raise InputError(
+                f"{error}; delete {cause} and run the same 'worldstereo generate' again, which makes it again"
+            ) from error
 
     def cloud_path(self, clip_index: int) -> Path:
         """The memory's cloud after that clip; −1 is the cloud of the input alone."""
         return self.memory_path(self.folder, clip_index)
+
+    def forget_old_clouds(self) -> None:
+        """Delete the clouds of all clips but the last one kept; the input's stays."""
+        last = self.cloud_path(self.kept_clips - 1)
+        for path in last.parent.glob("cloud-*.safetensors"):
+            if path != last:
+                path.unlink()
 
     @staticmethod
     def memory_path(folder: Path, clip_index: int) -> Path:
@@ -362,34 +417,42 @@ class World:
 def exclusive(folder: Path) -> Iterator[None]:
     """Hold the folder for this process; the operating system frees it when the process ends, however it ends.
 
+    A folder that this made and that nothing was put into is removed again.
+
     Raises:
-        InputError: another process works on the world, or the folder cannot be written.
+        BusyError: another process works on the world.
+        InputError: the folder cannot be written, or its file system has no locks.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
-    except OSError as error:
-        raise_unwritable(error, folder)
-    try:
+    is_new = not folder.exists()
+    lock = folder / _LOCK
+    with contextlib.ExitStack() as held:
         try:
-            _lock(handle)
-        except OSError:
-            raise InputError(f"{folder}: another process is working on this world; wait until it ends") from None
+            held.enter_context(locked(lock, wait=False))
+        except BlockingIOError:
+            raise BusyError(f"{folder}: another process is working on this world; wait until it ends") from None
         remove_leftovers(folder)
-        yield
-    finally:
-        os.close(handle)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                if is_new and [entry.name for entry in folder.iterdir()] == [_LOCK]:
+                    lock.unlink()
+                    folder.rmdir()
 
 
-def _lock(handle: int) -> None:
-    if os.name == "nt":
-        import msvcrt
+def _others(folder: Path) -> set[str]:
+    """What lies in a folder without a world.json and was not left there by a killed run, which leaves its lock."""
+    names = {entry.name for entry in folder.iterdir() if not is_leftover(entry.name)}
+    return names - _OWN_ENTRIES if _LOCK in names else names
 
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-    else:
-        import fcntl
 
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _write_manifest(folder: Path, manifest: Manifest, first_new: int) -> None:
+    """Write world.json, after the marks of clips from `first_new` on that belong to another plan are gone."""
+    for index, plan in enumerate(manifest.clips[first_new:], first_new):
+        done = folder / "clips" / plan.name / "done"
+        if done.exists() and done.read_bytes() != manifest.fingerprint(index).encode():
+            done.unlink()
+    write_json(folder / "world.json", manifest.to_json())
 
 
 def _write_pictures(folder: Path, pictures: Float[Tensor, "f 3 h w"]) -> None:

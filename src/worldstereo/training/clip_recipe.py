@@ -81,6 +81,9 @@ class ClipRecipe:
         overlap: smallest and largest coverage of a target by its reference.
         masked: probability that a target has no reference although there is one.
         picture_faults: of the references.
+        reference_depth: share of the clips whose references come with a depth, as a network completes that of the
+            cloud; the others' continues the cloud's.
+        reference_depth_faults: of that depth where the cloud knows none.
     """
 
     extra_views: int = 6
@@ -92,11 +95,15 @@ class ClipRecipe:
     overlap: tuple[float, float] = (0.3, 0.9)
     masked: float = 0.15
     picture_faults: PictureFaults = field(default_factory=PictureFaults)
+    reference_depth: float = 0.75
+    reference_depth_faults: DepthFaults = field(default_factory=lambda: DepthFaults(noise=0.05, scale=0.03, shift=0.03))
 
     def __post_init__(self) -> None:
-        shares = (self.own_views, self.dropped, self.unfiltered, self.masked, *self.overlap)
+        shares = (self.own_views, self.dropped, self.unfiltered, self.masked, self.reference_depth, *self.overlap)
         if not all(0 <= share <= 1 for share in shares) or self.overlap[0] > self.overlap[1]:
-            raise InputError("own_views, dropped, unfiltered, masked and overlap must be shares from 0 to 1, in order")
+            raise InputError(
+                "own_views, dropped, unfiltered, masked, reference_depth and overlap must be shares in [0, 1], in order"
+            )
         if self.extra_views < 0 or self.bank < 0:
             raise InputError(f"extra_views {self.extra_views} and bank {self.bank} must not be negative")
 
@@ -129,7 +136,7 @@ def make_clip(world: ClipWorld, track: Sequence[int], recipe: ClipRecipe, rng: n
         references=_references(world, targets, bank, memory.cloud, recipe, rng),
         seed=0,
     )
-    inputs = replace(stereo_inputs(conditions, OWN_CAMERAS, pointmaps=True), filled=conditions.filled_render())
+    inputs = replace(stereo_inputs(conditions, OWN_CAMERAS, pointmaps=True), filled=conditions.remembered_render())
     name = f"{world.name}/{targets[0]}-{targets[-1]}"
     return TrainingClip(name, world.frames[targets].float() / 255, cameras, inputs)
 
@@ -201,7 +208,8 @@ def _references(
     numbers = [int(bank[index - 1]) for index in used]
     pictures = [spoil_picture(world.picture(number), recipe.picture_faults, rng) for number in numbers]
     size = (0, *world.frames.shape[1:])
-    return References(
+    maps = [spoil_depth(world.depth[number], recipe.reference_depth_faults, rng) for number in numbers]
+    references = References(
         frames=torch.stack(pictures) if pictures else torch.zeros(size, device=world.frames.device),
         cameras=world.cameras[numbers],
         names=tuple(f"{world.name}/{number}" for number in numbers),
@@ -209,3 +217,5 @@ def _references(
         coverage=coverage,
         cloud=cloud,
     )
+    with_depth = maps and rng.random() < recipe.reference_depth
+    return references.completed(torch.stack(maps)) if with_depth else references

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from worldstereo.geometry.inpainting import pull_push
 from worldstereo.pipelines.keyframe_video import KeyframeVideoPipeline
 from worldstereo.training.flow_matching import TIME_STEPS, draw_time, noised, velocity_loss
 from worldstereo.training.stages import STAGES, Condition
@@ -88,9 +89,15 @@ def drop_conditions(batch: dict[str, Tensor], draws: Sequence[Draw]) -> None:
     """Take from the clips of a batch what they go without, in place.
 
     Without its render, a clip shows holes and mid-grey in all frames but the first, which is the picture it begins
-    with; without rays, they are zero. The text is not in the batch.
+    with; without rays, they are zero; without pointmaps, nothing says where references lie: the pointmaps are mid-grey,
+    as where the cloud is empty, and holes are filled from their surroundings alone. The text is not in the batch.
     """
     for place, draw in enumerate(draws):
+        if "pointmaps" in draw.missing:
+            batch["target_pointmaps"][place] = _GREY
+            batch["reference_pointmaps"][place] = _GREY
+            known = ~batch["hole_mask"][place][:, None]
+            batch["filled"][place] = pull_push(batch["render"][place], known, known.float())
         if "render" in draw.missing:
             batch["hole_mask"][place, 1:] = True
             batch["render"][place, 1:] = _GREY

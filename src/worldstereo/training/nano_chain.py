@@ -25,7 +25,17 @@ from worldstereo.training.loop import TrainingProgress
 from worldstereo.training.video import train_video
 from worldstereo.training.video_config import VideoTrainingConfig, read_video_config
 
-NANO_CHAIN = ("autoencoder", "backbone-small", "backbone-medium", "backbone", "camera", "ggm", "stereo", "distill")
+NANO_CHAIN = (
+    "autoencoder",
+    "backbone-small",
+    "backbone-medium",
+    "backbone",
+    "camera",
+    "ggm",
+    "stereo-small",
+    "stereo",
+    "distill",
+)
 """Names of the stages' configurations, in order. The first and the last have trainers of their own."""
 
 UNDISTILLED = "undistilled"

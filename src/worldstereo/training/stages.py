@@ -12,7 +12,7 @@ from worldstereo.errors import InputError
 from worldstereo.training.clip_recipe import CAMERA_RECIPE, GLOBAL_RECIPE, STEREO_RECIPE, ClipRecipe
 
 Part = Literal["backbone", "control", "stereo"]
-Condition = Literal["text", "render", "rays"]
+Condition = Literal["text", "render", "rays", "pointmaps"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ STAGES = {
             ("backbone", "control", "stereo"),
             ("stereo",),
             ("backbone", "control"),
-            ("text", "render", "rays"),
+            ("text", "render", "rays", "pointmaps"),
             STEREO_RECIPE,
         ),
         Stage("distill", ("backbone", "control"), ("backbone",), ("backbone", "control"), (), CAMERA_RECIPE),

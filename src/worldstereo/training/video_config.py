@@ -58,7 +58,7 @@ class VideoTrainingConfig:
         prompt: of all clips; the model's negative prompt takes its place where the text is dropped.
         time_mean, time_std, uniform_time: see `draw_time`.
         hole_weight: how much more places without any point weigh in the loss.
-        drop_text, drop_render, drop_rays: shares of the clips that go without; of those that the stage drops.
+        drop_text, drop_render, drop_rays, drop_pointmaps: shares of the clips without; where the stage drops it.
         optimizer: "muon" (with Adam for all but the blocks' matrices) or "adamw".
         learning_rate: of Muon; `adam_learning_rate` is that of everything else.
         mixed_precision: "bf16" computes in bfloat16 where that is safe; weights stay in float32.
@@ -86,6 +86,7 @@ class VideoTrainingConfig:
     drop_text: float = 0.1
     drop_render: float = 0.05
     drop_rays: float = 0.05
+    drop_pointmaps: float = 0.15
     steps: int = 8000
     warmup_steps: int = 100
     decay_steps: int = 2000
@@ -118,7 +119,7 @@ class VideoTrainingConfig:
         for name in ("steps", "batch_size", "accumulation", "sheet_clips", "sheet_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)} but must be at least 1")
-        for name in ("uniform_time", "drop_text", "drop_render", "drop_rays", "ema_decay"):
+        for name in ("uniform_time", "drop_text", "drop_render", "drop_rays", "drop_pointmaps", "ema_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)} but must be between 0 and 1")
         for name in ("time_std", "hole_weight", "weight_decay", "warmup_steps", "decay_steps", "loaders"):

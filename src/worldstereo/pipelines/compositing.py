@@ -1,0 +1,99 @@
+"""A small network's frames at the size of the sharp render: the render where it knows, the network in its holes.
+
+The network's frame is first given the exposure and colour of the render, which costs almost nothing at its own size;
+then it is enlarged into the holes and blended over a few pixels at their rims. All that is spread from known pixels
+follows `background_importance`: what a near object uncovers takes after what is behind it.
+
+The obvious alternative, spreading the whole difference at the rim of a hole into it (the membrane of Pérez et al.,
+Poisson Image Editing, SIGGRAPH 2003), carries whatever is wrong beside an occluder deep into the hole. docs/models.md
+has the figures.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional as F
+
+from worldstereo.geometry.inpainting import background_importance, pull_push
+from worldstereo.geometry.rendering import PointRender
+
+_THIN = 3  # output pixels: narrower holes are no place for a network's content
+_REACH = 8  # the exposure is an average over Gaussians of the shorter side divided by this
+_USUAL_ERROR = 0.1  # larger differences between frame and render say less about the exposure
+_SEAM = 1.2  # network pixels over which the rims of holes are blended
+
+
+def compose_clip(
+    render: PointRender, small_render: PointRender, content: Float[Tensor, "f 3 m n"]
+) -> Float[Tensor, "f 3 h w"]:
+    """Frames of the render's size, RGB in [0, 1]; every known pixel is the render's, exactly.
+
+    Args:
+        render: the guidance at the size of the output.
+        small_render: the same at the network's size.
+        content: what the network made of it.
+    """
+    frames = []
+    for index, small in enumerate(content):
+        importance = background_importance(small_render.depth[index])
+        agreed = agree_exposure(small, small_render.rgb[index], ~small_render.hole_mask[index], importance)
+        importance = background_importance(render.depth[index])
+        frames.append(fill_holes(render.rgb[index], render.hole_mask[index], importance, agreed))
+    return torch.stack(frames)
+
+
+def agree_exposure(
+    content: Float[Tensor, "3 m n"],
+    render: Float[Tensor, "3 m n"],
+    known: Bool[Tensor, "m n"],
+    importance: Float[Tensor, "m n"],
+) -> Float[Tensor, "3 m n"]:
+    """The content plus a slowly varying colour: the difference that the render has from it where the render knows.
+
+    The difference is averaged over Gaussians of an eighth of the shorter side, in which a pixel counts the less the
+    more it differs (it may show another thing), and spread into the holes by `pull_push`. A constant difference
+    vanishes; where nothing is known nothing changes. Not clamped.
+    """
+    difference = render - content
+    weight = importance * known / (1 + difference.square().mean(dim=0) / _USUAL_ERROR**2)
+    mass = _smoothed(weight[None])
+    average = _smoothed(difference * weight) / mass.clamp_min(torch.finfo(mass.dtype).tiny)
+    return content + pull_push(average[None], known[None, None], importance[None, None])[0]
+
+
+def fill_holes(
+    render: Float[Tensor, "3 h w"],
+    holes: Bool[Tensor, "h w"],
+    importance: Float[Tensor, "h w"],
+    content: Float[Tensor, "3 m n"],
+) -> Float[Tensor, "3 h w"]:
+    """The render with enlarged content in its holes, in [0, 1].
+
+    At the rim the content meets the render: their difference there is spread by `pull_push` and falls to nothing
+    within 1.2 pixels of the content. Holes narrower than 3 pixels, the cracks between points, show the `pull_push` of
+    the render and no content.
+    """
+    height, width = holes.shape
+    large = F.interpolate(content[None], (height, width), mode="bicubic", align_corners=False)[0]
+    known = ~holes[None, None]
+    spread = pull_push(torch.cat([render, render - large])[None], known, importance[None, None])[0]
+    smooth, difference = spread[:3], spread[3:]
+    seam = max(2.0, _SEAM * (height * width / content[0].numel()) ** 0.5)
+    distance = torch.from_numpy(ndimage.distance_transform_edt(holes.cpu().numpy())).to(large)
+    blended = large + difference * (1 - (distance - 1) / seam).clamp(0, 1)
+    filled = torch.where(wide_holes(holes), blended, smooth)
+    return torch.where(holes, filled.clamp(0, 1), render)
+
+
+def wide_holes(holes: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+    """The pixels of the holes that lie in a square of 3×3 pixels of a hole; beyond the picture holes go on."""
+    margin = _THIN // 2
+    narrowed = F.max_pool2d((~holes).float()[None], _THIN, 1, margin) == 0
+    return F.max_pool2d(narrowed.float(), _THIN, 1, margin)[0] > 0
+
+
+def _smoothed(values: Float[Tensor, "c m n"]) -> Float[Tensor, "c m n"]:
+    sigma = min(values.shape[1:]) / _REACH
+    smooth = ndimage.gaussian_filter(values.cpu().numpy(), sigma, mode="constant", axes=(1, 2))
+    return torch.from_numpy(smooth).to(values)

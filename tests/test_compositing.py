@@ -1,0 +1,172 @@
+"""A small network's content in the holes of a sharp render, against what it promises."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worldstereo.geometry.inpainting import pull_push
+from worldstereo.geometry.rendering import PointRender
+from worldstereo.pipelines.clip_inputs import shrink_render
+from worldstereo.pipelines.compositing import agree_exposure, compose_clip, fill_holes, wide_holes
+
+HEIGHT, WIDTH = 60, 96
+
+
+def smooth(seed: int, height: int = HEIGHT, width: int = WIDTH) -> torch.Tensor:
+    """A soft picture in [0.25, 0.75]."""
+    coarse = torch.rand(1, 3, 4, 6, generator=torch.Generator().manual_seed(seed))
+    picture = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic", align_corners=False)[0]
+    return 0.25 + 0.5 * picture.clamp(0, 1)
+
+
+def render_of(picture: torch.Tensor, holes: torch.Tensor, depth: float = 2.0) -> PointRender:
+    rgb = torch.where(holes, 0.5, picture)[None]
+    return PointRender(rgb, holes[None], torch.where(holes, 0.0, torch.full(holes.shape, depth))[None])
+
+
+def square_hole(height: int = HEIGHT, width: int = WIDTH) -> torch.Tensor:
+    holes = torch.zeros(height, width, dtype=torch.bool)
+    holes[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4] = True
+    return holes
+
+
+def ones(holes: torch.Tensor) -> torch.Tensor:
+    return torch.ones(holes.shape)
+
+
+def filled_by_pull_push(picture: torch.Tensor, holes: torch.Tensor) -> torch.Tensor:
+    return pull_push(picture[None], ~holes[None, None], ones(holes)[None, None])[0]
+
+
+@given(st.integers(0, 99), st.floats(0.02, 0.9), st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_content_that_is_the_pull_push_fill_gives_the_pull_push_fill(seed, share, square):
+    holes = torch.rand(HEIGHT, WIDTH, generator=torch.Generator().manual_seed(seed)) < share
+    holes = holes | square_hole() if square else holes
+    picture = torch.rand(3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(seed + 1))
+    fill = filled_by_pull_push(picture, holes)
+    agreed = agree_exposure(fill, picture, ~holes, ones(holes))
+    torch.testing.assert_close(fill_holes(picture, holes, ones(holes), agreed), fill, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("offset", [-0.2, 0.15])
+def test_a_constant_difference_of_exposure_vanishes(offset):
+    truth, holes = smooth(0), square_hole()
+    render = render_of(truth, holes)
+    small = shrink_render(render, 32, 20)
+    content = torch.nn.functional.interpolate(truth[None], (20, 32), mode="area")
+    same, brighter = compose_clip(render, small, content), compose_clip(render, small, content + offset)
+    torch.testing.assert_close(same, brighter, atol=1e-5, rtol=0)
+    assert (same[0] - truth)[:, holes].abs().mean() < 0.01
+
+
+def test_known_pixels_are_the_renders_bit_for_bit_and_all_values_are_colours():
+    holes = torch.rand(HEIGHT, WIDTH, generator=torch.Generator().manual_seed(3)) < 0.3
+    holes |= square_hole()
+    render = render_of(torch.rand(3, HEIGHT, WIDTH), holes)
+    small = shrink_render(render, 48, 30)
+    composed = compose_clip(render, small, 3 * torch.rand(1, 3, 30, 48) - 1)
+    assert torch.equal(composed[0][:, ~holes], render.rgb[0][:, ~holes])
+    assert composed.min() >= 0
+    assert composed.max() <= 1
+
+
+@pytest.mark.parametrize(("width", "is_thin"), [(1, True), (2, True), (3, False)])
+def test_thin_cracks_show_nothing_of_the_content(width, is_thin):
+    picture, holes = smooth(1), torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    holes[:, 40 : 40 + width] = True
+    holes[20 : 20 + width, :] = True
+    stripes = torch.rand(3, 30, 48, generator=torch.Generator().manual_seed(0))
+    filled = fill_holes(picture, holes, ones(holes), stripes)
+    equals = torch.allclose(filled, filled_by_pull_push(picture, holes), atol=1e-6)
+    assert equals == is_thin
+
+
+def test_wide_holes_hold_a_square_of_three():
+    holes = torch.zeros(12, 12, dtype=torch.bool)
+    holes[1:4, 1:4] = True  # a square of 3
+    holes[2, 4:9] = True  # a tail
+    holes[10:, 6:] = True  # 2 rows at the edge: they go on beyond it
+    expected = torch.zeros_like(holes)
+    expected[1:4, 1:4] = True
+    expected[10:, 6:] = True
+    assert torch.equal(wide_holes(holes), expected)
+    assert wide_holes(torch.ones(5, 4, dtype=torch.bool)).all()
+
+
+def border_gradient(picture: torch.Tensor, holes: torch.Tensor) -> float:
+    """Mean step between neighbours of which one is a hole."""
+    across = holes[:, 1:] != holes[:, :-1]
+    down = holes[1:] != holes[:-1]
+    steps = [(picture.diff(dim=2).abs())[:, across].flatten(), (picture.diff(dim=1).abs())[:, down].flatten()]
+    return float(torch.cat(steps).mean())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_seam_is_no_steeper_than_both_sides(seed):
+    truth, holes = smooth(seed, 120, 192), square_hole(120, 192)
+    render = render_of(truth, holes)
+    small = shrink_render(render, 64, 40)
+    uneven = torch.linspace(-0.1, 0.15, 64)  # an exposure error that changes over the picture
+    content = 0.9 * torch.nn.functional.interpolate(truth[None], (40, 64), mode="area") + uneven
+    composed = compose_clip(render, small, content)[0]
+    pasted = torch.where(holes, torch.nn.functional.interpolate(content, (120, 192), mode="bicubic")[0], truth)
+    both_sides = float(torch.cat([truth.diff(dim=2).abs().flatten(), truth.diff(dim=1).abs().flatten()]).mean())
+    assert border_gradient(composed, holes) < 1.3 * max(both_sides, border_gradient(truth, holes))
+    assert border_gradient(composed, holes) < 0.3 * border_gradient(pasted, holes)
+
+
+def test_what_is_wrong_at_an_occluder_stays_out_of_the_hole():
+    """A near bar whose content is far off beside a hole before a grey wall: the membrane would carry that into it."""
+    truth, holes = torch.full((3, HEIGHT, WIDTH), 0.5), torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    holes[:, 30:60] = True
+    render = render_of(truth, holes, depth=6.0)
+    render.rgb[0, :, :, 20:30] = 1.0
+    render.depth[0, :, 20:30] = 2.0
+    small = shrink_render(render, 48, 30)
+    composed = compose_clip(render, small, torch.full((1, 3, 30, 48), 0.4))[0]
+    beyond = holes.clone()
+    beyond[:, 30:34] = False  # the seam itself
+    background = torch.where(render.depth[0] > 5, 9.0, 1.0)[None, None]
+    membrane = 0.4 + pull_push(render.rgb - 0.4, ~holes[None, None], background)[0]
+    assert (composed - truth)[:, beyond].abs().max() < 0.01
+    assert (membrane - truth)[:, beyond].abs().max() > 10 * (composed - truth)[:, beyond].abs().max()
+
+
+def test_a_frame_without_any_known_pixel_is_the_content():
+    holes = torch.ones(HEIGHT, WIDTH, dtype=torch.bool)
+    render = render_of(torch.zeros(3, HEIGHT, WIDTH), holes)
+    content = smooth(4)[None]
+    torch.testing.assert_close(compose_clip(render, shrink_render(render, WIDTH, HEIGHT), content), content)
+
+
+# The render at the network's size
+
+
+def test_a_shrunk_render_is_blind_to_what_lies_under_holes():
+    holes = square_hole()
+    picture = torch.where(holes, torch.tensor(99.0), torch.tensor(0.3)).expand(3, -1, -1)
+    render = PointRender(picture[None], holes[None], torch.where(holes, 0.0, 2.5)[None])
+    small = shrink_render(render, 36, 22)  # no whole factor, another shape
+    known = ~small.hole_mask[0]
+    assert 0.6 < known.float().mean() < 0.75
+    torch.testing.assert_close(small.rgb[0][:, known], torch.full_like(small.rgb[0][:, known], 0.3))
+    torch.testing.assert_close(small.depth[0][known], torch.full_like(small.depth[0][known], 2.5))
+    assert (small.depth[0][~known] == 0).all()
+    assert (small.rgb[0][:, ~known] == 0.5).all()
+
+
+def test_a_render_of_the_same_size_stays_as_it_is_and_sky_has_no_depth():
+    holes = torch.rand(HEIGHT, WIDTH) < 0.2
+    render = render_of(torch.rand(3, HEIGHT, WIDTH), holes)
+    render.depth[:, :20] = 0
+    same = shrink_render(render, WIDTH, HEIGHT)
+    for name in ("rgb", "hole_mask", "depth"):
+        torch.testing.assert_close(getattr(same, name), getattr(render, name))
+    small = shrink_render(render_of(torch.rand(3, HEIGHT, WIDTH), torch.zeros_like(holes)), 24, 15)
+    assert not small.hole_mask.any()
+    sky = render_of(torch.rand(3, HEIGHT, WIDTH), torch.zeros_like(holes))
+    sky.depth[:] = 0
+    assert (shrink_render(sky, 24, 15).depth == 0).all()
+    assert not shrink_render(sky, 24, 15).hole_mask.any()
