@@ -308,3 +308,15 @@ def test_depth_colours():
     assert picture[:, 0].std() < 1e-6
     assert colorize_depth(torch.zeros(3, 3)).shape == (3, 3, 3)
     assert torch.isfinite(colorize_depth(torch.ones(3, 3))).all()
+
+
+@pytest.mark.parametrize("read", [load_picture, load_png])
+def test_a_png_with_damaged_data_is_refused_by_every_reader(tmp_path, read):
+    """The pixels are cut in the middle of the compressed stream, and the chunks behind it are whole."""
+    pixels = np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    content[9000:9040] = bytes(40)
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(InputError, match="damaged"):
+        read(tmp_path / "a.png")

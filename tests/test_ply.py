@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldstereo.errors import InputError
-from worldstereo.exporters import ply
-from worldstereo.exporters.ply import read_ply, write_ply
+from worldstereo.exporters import ply_vertices
+from worldstereo.exporters.ply import read_ply, read_ply_with_normals, write_ply
+from worldstereo.exporters.scene_frame import SceneFrame
 from worldstereo.geometry.point_cloud import PointCloud
 
 XYZ = "property float x\nproperty float y\nproperty float z\n"
@@ -42,29 +43,42 @@ def test_colors_are_rounded_and_clamped(tmp_path):
 def test_blocks_change_nothing(tmp_path, monkeypatch, block):
     cloud = random_cloud(20)
     write_ply(tmp_path / "whole.ply", cloud)
-    monkeypatch.setattr(ply, "_BLOCK", block)
+    monkeypatch.setattr(ply_vertices, "BLOCK", block)
     write_ply(tmp_path / "blocks.ply", cloud)
     assert (tmp_path / "whole.ply").read_bytes() == (tmp_path / "blocks.ply").read_bytes()
     assert torch.equal(read_ply(tmp_path / "whole.ply").points, cloud.points)
 
 
-def test_other_readers_agree(tmp_path):
-    plyfile = pytest.importorskip("plyfile")
+def test_another_reader_agrees(tmp_path):
     trimesh = pytest.importorskip("trimesh")
     cloud = random_cloud(100)
-    write_ply(tmp_path / "cloud.ply", cloud)
-    vertex = plyfile.PlyData.read(tmp_path / "cloud.ply")["vertex"]
-    assert np.array_equal(np.stack([vertex[n] for n in "xyz"], 1), cloud.points.numpy())
-    assert np.array_equal(vertex["green"], (cloud.colors[:, 1] * 255).round().byte().numpy())
-    mesh = trimesh.load(tmp_path / "cloud.ply")
-    np.testing.assert_allclose(mesh.vertices, cloud.points.numpy())
-    assert np.array_equal(mesh.colors[:, :3], (cloud.colors * 255).round().byte().numpy())
+    for normals in (None, torch.nn.functional.normalize(torch.randn(100, 3), dim=1)):
+        write_ply(tmp_path / "cloud.ply", cloud, normals)
+        read = trimesh.load(tmp_path / "cloud.ply")
+        np.testing.assert_array_equal(read.vertices, cloud.points.numpy())
+        assert np.array_equal(read.colors[:, :3], (cloud.colors * 255).round().byte().numpy())
+
+
+def test_normals_come_back_and_change_nothing_else(tmp_path):
+    cloud = random_cloud(20)
+    normals = torch.nn.functional.normalize(torch.randn(20, 3), dim=1)
+    write_ply(tmp_path / "with.ply", cloud, normals)
+    write_ply(tmp_path / "without.ply", cloud)
+    back, read = read_ply_with_normals(tmp_path / "with.ply")
+    assert torch.equal(read, normals)
+    assert torch.equal(back.points, cloud.points)
+    assert torch.equal(back.colors, cloud.colors)
+    assert read_ply_with_normals(tmp_path / "without.ply")[1] is None
+    with pytest.raises(InputError, match="20 points but 19 normals"):
+        write_ply(tmp_path / "bad.ply", cloud, normals[1:])
 
 
 def test_the_header_states_the_conventions(tmp_path):
-    write_ply(tmp_path / "c.ply", random_cloud(1))
+    write_ply(tmp_path / "c.ply", random_cloud(1), frame=SceneFrame(up=(0.0, 0.0, 1.0), metric=True))
     header = (tmp_path / "c.ply").read_bytes().split(b"end_header")[0]
     assert b"x right, y down, z forward" in header
+    assert b"up 0 0 1" in header
+    assert b"unit metre" in header
 
 
 @pytest.mark.parametrize(("name", "order"), [("binary_little_endian", "<"), ("binary_big_endian", ">")])
@@ -113,6 +127,7 @@ BINARY = "ply\nformat binary_little_endian 1.0\n"
         (f"{ASCII}element vertex 1\n{XYZ}end_header\n1 2 three\n".encode(), "3 numbers"),
         (f"{ASCII}element vertex 1\n{XYZ}end_header\n1 2 nan\n".encode(), "vertex 0 .* not finite"),
         (f"{ASCII}element vertex 99999999999\n{XYZ}end_header\n1 2 3\n".encode(), "too short"),
+        (f"{ASCII}element vertex {'9' * 5000}\n{XYZ}end_header\n1 2 3\n".encode(), "stands before|understood"),
         (
             f"ply\nformat binary_little_endian 1.0\nelement vertex 2\n{XYZ}end_header\n".encode() + bytes(20),
             "too short",

@@ -77,12 +77,13 @@ def load_picture(path: str | Path) -> Picture:
     path = Path(path)
     with _opened(path) as picture:
         _check_size(path, *picture.size)
-        focal = _exif_focal_35mm(picture)
-        factor = _reduction(*picture.size)
+        size = picture.size
+        factor = _reduction(*size)
         picture.draft(None, (picture.width // factor, picture.height // factor))
         factor = _reduction(*picture.size)
         with _decoding(path, "copy or download it again"):
             picture.load()
+            focal = _exif_focal_35mm(picture, size)  # reading EXIF decodes, and a second decoding never fails
             turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
             upright = _eight_bit(picture, path)
             upright = upright.reduce(factor) if factor > 1 else upright
@@ -176,12 +177,16 @@ def _without_alpha(picture: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", picture.size, _ALPHA_BACKGROUND), picture).convert("RGB")
 
 
-def _exif_focal_35mm(picture: Image.Image) -> float | None:
-    """The 35-mm equivalent focal length from EXIF: the tag itself, else focal length and sensor resolution."""
+def _exif_focal_35mm(picture: Image.Image, size: tuple[int, int]) -> float | None:
+    """The 35-mm equivalent focal length from EXIF: the tag itself, else focal length and sensor resolution.
+
+    Args:
+        size: of the picture in its file.
+    """
     try:
         exif = picture.getexif().get_ifd(ExifTags.IFD.Exif)
         taken = sorted(_number(exif, tag) for tag in (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight))
-        here = sorted(picture.size)
+        here = sorted(size)
         if min(taken) > 0 and abs(taken[1] / taken[0] / (here[1] / here[0]) - 1) > 0.02:
             return None
         focal = _number(exif, ExifTags.Base.FocalLengthIn35mmFilm)
@@ -320,14 +325,19 @@ def save_png(path: str | Path, rgb: Float[Tensor, "3 h w"]) -> None:
     _write_png(path, Image.fromarray(pixels))
 
 
-def load_png(path: str | Path) -> Float[Tensor, "3 h w"]:
+def load_png(path: str | Path, mend: str = "restore it or make it again") -> Float[Tensor, "3 h w"]:
     """Read a file of `save_png`: values k/255 exactly.
+
+    Args:
+        mend: what to do about a file that is missing or damaged, as the error's end.
 
     Raises:
         InputError: the file is missing or damaged.
     """
     path = Path(path)
-    with _opened(path) as picture, _decoding(path, "delete it and run the command again"):
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; {mend}")
+    with _opened(path) as picture, _decoding(path, mend):
         pixels = np.array(picture.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 

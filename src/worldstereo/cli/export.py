@@ -13,18 +13,29 @@ class Format(str, Enum):
     """What can be written."""
 
     ply = "ply"
+    splat_ply = "splat-ply"
+    spz = "spz"
+    glb = "glb"
+    gltf_splats = "gltf-splats"
     colmap = "colmap"
+    colmap_text = "colmap-text"
     transforms = "transforms"
     official = "official"
+    cameras = "cameras"
 
 
 def export(
     world: options.WorldArgument,
     format: Annotated[Format, typer.Option("--format", "-f", help="What to write.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="File (ply) or folder.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File or folder; must not exist yet.", show_default=False)],
 ) -> None:
-    """Write the world as a point cloud (ply), COLMAP sparse model, nerfstudio transforms.json, or official scene."""
-    from worldstereo.exporters.world import export_world
+    """Write the world for another tool.
+
+    Files: the cloud (ply), the splats (splat-ply, spz, gltf-splats), the mesh (glb), all cameras as camera.json
+    (cameras). Folders with the frames: COLMAP model (colmap, colmap-text), nerfstudio (transforms), official scene
+    (official). Splats and mesh need 'worldstereo reconstruct' first; the cloud is the reconstruction's if there is one.
+    """
+    from worldstereo.exporters.export import export_world
     from worldstereo.pipelines.world_folder import World
 
     export_world(World(world), format.value, out)

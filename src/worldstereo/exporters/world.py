@@ -1,20 +1,12 @@
-"""Whole worlds in other tools' formats, and the files that crown a run."""
+"""The files that crown a run: cloud and report."""
 
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
-from worldstereo.cameras import Cameras
-from worldstereo.cameras.files import write_colmap_binary, write_official, write_transforms
-from worldstereo.errors import InputError
 from worldstereo.exporters.ply import write_ply
-from worldstereo.files import atomic_path, read_json, write_json
-from worldstereo.images import load_png, save_png
-from worldstereo.pipelines.world import FRAMES_PER_SECOND
-from worldstereo.pipelines.world_folder import Clip, World
-from worldstereo.video import write_video
+from worldstereo.exporters.world_parts import frame_of
+from worldstereo.files import read_json
+from worldstereo.pipelines.world_folder import Clip, World, exclusive
+from worldstereo.reconstruction.folder import ReconstructionFolder
 from worldstereo.viewer.report import ClipSection, Report, write_report
 
 _BASELINE_BANNER = (
@@ -23,79 +15,26 @@ _BASELINE_BANNER = (
 
 
 def finish(world: World) -> Path:
-    """Write `point_cloud.ply` and `report.html` of a world; gives the report's path."""
-    write_ply(world.folder / "point_cloud.ply", world.point_cloud)
+    """Write `point_cloud.ply` and `report.html` of a world; gives the report's path.
+
+    Raises:
+        BusyError: another process works on the world.
+    """
     report = world.folder / "report.html"
-    write_report(report, _report_of(world))
+    with exclusive(world.folder):
+        write_ply(world.folder / "point_cloud.ply", world.point_cloud, frame=frame_of(world))
+        write_report(report, _report_of(world))
     return report
 
 
-def export_world(world: World, format: str, out: Path) -> None:
-    """Write the finished clips and the cloud for another tool.
-
-    Args:
-        format: "ply" (a file), or "colmap", "transforms", "official" (a folder that does not exist yet).
-
-    Raises:
-        InputError: unknown format, `out` exists, or no clip is finished.
-    """
-    if format == "ply":
-        if out.exists():
-            raise InputError(f"{out}: exists already; choose another file with --out")
-        write_ply(out, world.point_cloud)
-        return
-    if format not in _FOLDER_WRITERS:
-        raise InputError(f"--format {format}: unknown; known: ply, {', '.join(_FOLDER_WRITERS)}")
-    if out.exists():
-        raise InputError(f"{out}: exists already; choose another folder with --out")
-    clips = [clip for clip in world.clips if clip.is_done]
-    if not clips:
-        raise InputError(f"{world.folder}: has no finished clip yet; run 'worldstereo generate' again to finish it")
-    with atomic_path(out) as temporary:
-        temporary.mkdir(parents=True)
-        _FOLDER_WRITERS[format](world, clips, temporary)
-
-
-def _copy_frames(clips: list[Clip], folder: Path) -> tuple[Cameras, list[str]]:
-    """Copy all frames to `folder`, named by clip and frame."""
-    folder.mkdir()
-    names = []
-    for clip in clips:
-        for frame in sorted((clip.folder / "frames").glob("[0-9]*.png")):
-            names.append(f"{clip.name}-{frame.name}")
-            shutil.copyfile(frame, folder / names[-1])
-    return Cameras.cat([clip.cameras for clip in clips]), names
-
-
-def _write_colmap(world: World, clips: list[Clip], folder: Path) -> None:
-    cameras, names = _copy_frames(clips, folder / "images")
-    cloud = world.point_cloud
-    write_colmap_binary(folder / "sparse" / "0", cameras, names, cloud.points, cloud.colors)
-
-
-def _write_transforms(world: World, clips: list[Clip], folder: Path) -> None:
-    cameras, names = _copy_frames(clips, folder / "images")
-    write_transforms(folder / "transforms.json", cameras, [f"images/{name}" for name in names])
-    write_ply(folder / "point_cloud.ply", world.point_cloud)
-
-
-def _write_official(world: World, clips: list[Clip], folder: Path) -> None:
-    """The layout of the official release's reconstruction scenes."""
-    save_png(folder / "image.png", world.frame("input"))
-    write_json(folder / "prompt.json", {"prompt": ""})
-    for clip in clips:
-        renders = folder / "renders" / f"traj_{clip.name}"
-        write_official(renders / "camera.json", clip.cameras)
-        for source, name in (("rgb", "render.mp4"), ("hole_mask", "render_mask.mp4")):
-            pictures = [load_png(path) for path in sorted((clip.folder / "guidance" / source).glob("[0-9]*.png"))]
-            write_video(renders / name, torch.stack(pictures), FRAMES_PER_SECOND)
-
-
-_FOLDER_WRITERS: dict[str, Callable[[World, list[Clip], Path], None]] = {
-    "colmap": _write_colmap,
-    "transforms": _write_transforms,
-    "official": _write_official,
-}
+def finish_once(world: World) -> None:
+    """`finish`, unless the report is newer than every clip."""
+    report = world.folder / "report.html"
+    if report.exists():
+        written = report.stat().st_mtime_ns
+        if all((clip.folder / "done").stat().st_mtime_ns <= written for clip in world.clips):
+            return
+    finish(world)
 
 
 def _report_of(world: World) -> Report:
@@ -103,6 +42,7 @@ def _report_of(world: World) -> Report:
     done = [clip for clip in world.clips if clip.is_done]
     updates = [read_json(clip.folder / "update.json") for clip in done]
     unit = "m" if manifest.metric else "scene units (no metric scale)"
+    fly_through = world.folder / "reconstruction" / "fly_through.mp4"
     return Report(
         title=manifest.source_name,
         input_picture=world.picture,
@@ -131,7 +71,20 @@ def _report_of(world: World) -> Report:
         ),
         banner=_BASELINE_BANNER if manifest.request.model == "warp" else None,
         unit=("m", 1.0) if manifest.metric else ("r", manifest.radius),
+        fly_through=fly_through if fly_through.is_file() else None,
+        reconstruction=_reconstruction_figures(ReconstructionFolder(world.folder / "reconstruction")),
     )
+
+
+def _reconstruction_figures(folder: ReconstructionFolder) -> tuple[tuple[str, str], ...]:
+    """The numbers of the finished steps; none where nothing was reconstructed."""
+    figures = []
+    for step, entry in folder.record.get("steps", {}).items():
+        for name, value in entry.get("figures", {}).items():
+            if isinstance(value, int | float):
+                shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+                figures.append((f"{step}: {name.replace('_', ' ')}", shown))
+    return tuple(figures)
 
 
 def _clip_notes(clip: Clip, update: dict) -> tuple[str, ...]:

@@ -92,8 +92,10 @@ class GlobalGeometricMemory:
         try:
             with safe_open(path, framework="pt") as file:
                 if (file.metadata() or {}).get("format") != _FORMAT:
-                    raise InputError(f"{path}: is not a memory that this version wrote (format {_FORMAT})")
+                    raise InputError(f"is not a memory that this version wrote (format {_FORMAT})")
                 points, colors, sky_points, sky_colors = (file.get_tensor(name) for name in _NAMES)
+            return cls(PointCloud(points, colors), PointCloud(sky_points, sky_colors))
+        except InputError as error:
+            raise InputError(f"{path}: {error}; make the world again") from None
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path}: cannot be read as a memory ({error})") from error
-        return cls(PointCloud(points, colors), PointCloud(sky_points, sky_colors))

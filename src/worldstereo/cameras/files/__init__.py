@@ -6,6 +6,9 @@
 from worldstereo.cameras.files.camera_file import CameraFile as CameraFile
 from worldstereo.cameras.files.colmap import write_colmap_binary as write_colmap_binary
 from worldstereo.cameras.files.colmap import write_colmap_text as write_colmap_text
+from worldstereo.cameras.files.colmap_points import ColmapPoints as ColmapPoints
+from worldstereo.cameras.files.colmap_points import Observations as Observations
+from worldstereo.cameras.files.colmap_points import read_colmap_points as read_colmap_points
 from worldstereo.cameras.files.conventions import Convention as Convention
 from worldstereo.cameras.files.detect import read_cameras as read_cameras
 from worldstereo.cameras.files.official import write_official as write_official

@@ -9,7 +9,6 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -26,6 +25,8 @@ from worldstereo.cameras.files.camera_file import (
     require_names,
     require_no_skew,
 )
+from worldstereo.cameras.files.colmap_points import Observations, Tracks, write_points_binary, write_points_text
+from worldstereo.cameras.files.colmap_reading import BinaryReader, lines, real, whole
 from worldstereo.cameras.files.conventions import require_format_convention
 from worldstereo.cameras.rotations import matrix_from_quaternion, quaternion_from_matrix
 from worldstereo.errors import InputError
@@ -46,7 +47,6 @@ _MODELS = {
     10: ("THIN_PRISM_FISHEYE", 12),
 }
 _PINHOLE = 1
-_MAX_NAME = 4096
 _POINT2D_BYTES = 24
 
 
@@ -113,6 +113,7 @@ def write_colmap_text(
     image_names: Sequence[str],
     points: Float[Tensor, "p 3"] | None = None,
     colors: Float[Tensor, "p 3"] | None = None,
+    observations: Observations | None = None,
 ) -> None:
     """Write `cameras.txt`, `images.txt` and `points3D.txt`.
 
@@ -120,12 +121,13 @@ def write_colmap_text(
         folder: of the model, usually `sparse/0`; created if missing.
         cameras: without skew; cameras with equal intrinsics share one PINHOLE entry.
         image_names: paths of the pictures relative to the image folder.
-        points: in the world of the cameras; written without tracks. None writes an empty point file.
+        points: in the world of the cameras. None writes an empty point file.
         colors: RGB of the points in [0, 1]; white if none.
+        observations: which images see which points; dense stereo and some trainers need them. None writes no tracks.
     """
     folder = Path(folder)
     _require_no_other_kind(folder, ".bin")
-    model = _Model.of(folder, cameras, image_names, points, colors)
+    model = _Model.of(folder, cameras, image_names, points, colors, observations)
     with atomic_path(folder / "cameras.txt") as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write(
             f"# CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]: fx fy cx cy\n# Number of cameras: {len(model.lenses)}\n"
@@ -133,15 +135,20 @@ def write_colmap_text(
         for i, parameters in enumerate(model.lenses, start=1):
             file.write(f"{i} PINHOLE {cameras.width} {cameras.height} {_numbers(parameters)}\n")
     with atomic_path(folder / "images.txt") as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.write("# IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME; then a line of POINTS2D[], empty here\n")
+        file.write(
+            "# IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME; then a line of POINTS2D[] as X, Y, POINT3D_ID\n"
+        )
         file.write(f"# Number of images: {len(model.poses)}\n")
         for i, (pose, lens, name) in enumerate(zip(model.poses, model.lens_of, image_names, strict=True), start=1):
-            file.write(f"{i} {_numbers(pose)} {lens + 1} {name}\n\n")
+            seen = model.tracks.of_image(i - 1)
+            places = " ".join(
+                f"{x:.9g} {y:.9g} {point}" for (x, y), point in zip(seen["pixel"], seen["point"], strict=True)
+            )
+            file.write(f"{i} {_numbers(pose)} {lens + 1} {name}\n{places}\n")
     with atomic_path(folder / "points3D.txt") as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write("# POINT3D_ID, X, Y, Z, R, G, B, ERROR, TRACK[] as (IMAGE_ID, POINT2D_IDX)\n")
         file.write(f"# Number of points: {len(model.points)}\n")
-        for i, (point, color) in enumerate(zip(model.points, model.colors, strict=True), start=1):
-            file.write(f"{i} {_numbers(point)} {color[0]} {color[1]} {color[2]} 0\n")
+        write_points_text(file, model.points, model.colors, model.tracks)
 
 
 def write_colmap_binary(
@@ -150,11 +157,12 @@ def write_colmap_binary(
     image_names: Sequence[str],
     points: Float[Tensor, "p 3"] | None = None,
     colors: Float[Tensor, "p 3"] | None = None,
+    observations: Observations | None = None,
 ) -> None:
     """Write `cameras.bin`, `images.bin` and `points3D.bin`; arguments as of `write_colmap_text`."""
     folder = Path(folder)
     _require_no_other_kind(folder, ".txt")
-    model = _Model.of(folder, cameras, image_names, points, colors)
+    model = _Model.of(folder, cameras, image_names, points, colors, observations)
     with atomic_path(folder / "cameras.bin") as temporary, temporary.open("wb") as file:
         file.write(struct.pack("<Q", len(model.lenses)))
         for i, parameters in enumerate(model.lenses, start=1):
@@ -162,29 +170,33 @@ def write_colmap_binary(
     with atomic_path(folder / "images.bin") as temporary, temporary.open("wb") as file:
         file.write(struct.pack("<Q", len(model.poses)))
         for i, (pose, lens, name) in enumerate(zip(model.poses, model.lens_of, image_names, strict=True), start=1):
-            file.write(struct.pack("<I7dI", i, *pose, lens + 1) + name.encode() + b"\0" + struct.pack("<Q", 0))
-    layout = [("id", "<u8"), ("xyz", "<f8", 3), ("rgb", "u1", 3), ("error", "<f8"), ("track", "<u8")]
-    table = np.zeros(len(model.points), dtype=layout)
-    table["id"] = np.arange(1, len(table) + 1)
-    table["xyz"], table["rgb"] = model.points, model.colors
+            seen = model.tracks.of_image(i - 1)
+            file.write(struct.pack("<I7dI", i, *pose, lens + 1) + name.encode() + b"\0" + struct.pack("<Q", len(seen)))
+            file.write(seen.tobytes())
     with atomic_path(folder / "points3D.bin") as temporary, temporary.open("wb") as file:
-        file.write(struct.pack("<Q", len(table)))
-        file.write(table.tobytes())
+        write_points_binary(file, model.points, model.colors, model.tracks)
 
 
 @dataclass(frozen=True)
 class _Model:
-    """What both writers need: distinct lenses, the lens and pose of each image, points and colours."""
+    """What both writers need: distinct lenses, the lens and pose of each image, points, colours and tracks."""
 
     lenses: np.ndarray
     lens_of: np.ndarray
     poses: np.ndarray
     points: np.ndarray
     colors: np.ndarray
+    tracks: Tracks
 
     @classmethod
     def of(
-        cls, folder: Path, cameras: Cameras, names: Sequence[str], points: Tensor | None, colors: Tensor | None
+        cls,
+        folder: Path,
+        cameras: Cameras,
+        names: Sequence[str],
+        points: Tensor | None,
+        colors: Tensor | None,
+        observations: Observations | None,
     ) -> "_Model":
         require_names(folder, cameras, names)
         require_no_skew(folder, cameras, "a COLMAP PINHOLE camera")
@@ -199,7 +211,8 @@ class _Model:
         quaternions = quaternion_from_matrix(torch.from_numpy(matrices[:, :3, :3])).numpy()
         poses = np.concatenate([quaternions, matrices[:, :3, 3]], axis=1)
         rgb = (colors.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-        return cls(lenses, lens_of.reshape(-1), poses, points.cpu().double().numpy(), rgb)
+        tracks = Tracks(folder, observations or Observations.none(), len(cameras), len(points))
+        return cls(lenses, lens_of.reshape(-1), poses, points.cpu().double().numpy(), rgb, tracks)
 
 
 def _require_no_other_kind(folder: Path, suffix: str) -> None:
@@ -210,32 +223,32 @@ def _require_no_other_kind(folder: Path, suffix: str) -> None:
 
 
 def _read_lenses_text(path: Path) -> Iterator[tuple[int, _Lens]]:
-    for number, line in _lines(path):
+    for number, line in lines(path):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
         where = f"{path}: line {number}"
         if len(words) < 5:
             raise InputError(f"{where} must be CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]")
-        camera_id, width, height = (_whole(words[i], where) for i in (0, 2, 3))
-        yield camera_id, _lens(where, path, words[1], width, height, [_real(word, where) for word in words[4:]])
+        camera_id, width, height = (whole(words[i], where) for i in (0, 2, 3))
+        yield camera_id, _lens(where, path, words[1], width, height, [real(word, where) for word in words[4:]])
 
 
 def _read_images_text(path: Path) -> Iterator[_Image]:
-    lines = _lines(path)
-    for number, line in lines:
+    numbered = lines(path)
+    for number, line in numbered:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         words = line.split(maxsplit=9)
         where = f"{path}: line {number}"
         if len(words) < 10:
             raise InputError(f"{where} must be IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME")
-        yield _Image(words[9].strip(), _whole(words[8], where), tuple(_real(word, where) for word in words[1:8]))
-        next(lines, None)  # the observations, possibly an empty line
+        yield _Image(words[9].strip(), whole(words[8], where), tuple(real(word, where) for word in words[1:8]))
+        next(numbered, None)  # the observations, possibly an empty line
 
 
 def _read_lenses_binary(path: Path) -> Iterator[tuple[int, _Lens]]:
-    with _Binary.open(path) as file:
+    with BinaryReader.open(path) as file:
         for index in range(file.count(minimum_bytes=24)):
             camera_id, model, width, height = file.unpack("<IiQQ")
             where = f"{path}: camera {index}"
@@ -248,7 +261,7 @@ def _read_lenses_binary(path: Path) -> Iterator[tuple[int, _Lens]]:
 
 
 def _read_images_binary(path: Path) -> Iterator[_Image]:
-    with _Binary.open(path) as file:
+    with BinaryReader.open(path) as file:
         for _ in range(file.count(minimum_bytes=73)):
             _, *pose, camera_id = file.unpack("<I7dI")
             name = file.name()
@@ -271,88 +284,6 @@ def _lens(where: str, path: Path, model: str, width: int, height: int, parameter
         )
     size = image_size(path, (width, height), Stated())
     return _Lens(*size, np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]))
-
-
-class _Binary:
-    """A binary file read front to back; nothing is allocated that the file is too short for."""
-
-    def __init__(self, path: Path, file: BinaryIO) -> None:
-        self.path, self.file = path, file
-        self.left = path.stat().st_size
-
-    @classmethod
-    def open(cls, path: Path) -> "_Binary":
-        try:
-            return cls(path, path.open("rb"))
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-
-    def __enter__(self) -> "_Binary":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-
-    def take(self, size: int) -> bytes:
-        self._consume(size)
-        return self.file.read(size)
-
-    def skip(self, size: int) -> None:
-        self._consume(size)
-        self.file.seek(size, 1)
-
-    def unpack(self, layout: str) -> tuple:
-        return struct.unpack(layout, self.take(struct.calcsize(layout)))
-
-    def count(self, minimum_bytes: int) -> int:
-        """The number of entries that follow, each of at least so many bytes."""
-        (count,) = self.unpack("<Q")
-        if count * minimum_bytes > self.left:
-            raise InputError(
-                f"{self.path}: says {count} entries but is too short for them; it is cut off or no COLMAP file"
-            )
-        return count
-
-    def name(self) -> str:
-        """Text up to a zero byte."""
-        characters = bytearray()
-        while (character := self.take(1)) != b"\0":
-            characters += character
-            if len(characters) > _MAX_NAME:
-                raise InputError(f"{self.path}: an image name is longer than {_MAX_NAME} bytes; it is no COLMAP file")
-        try:
-            return characters.decode()
-        except UnicodeDecodeError:
-            raise InputError(f"{self.path}: an image name is not UTF-8") from None
-
-    def _consume(self, size: int) -> None:
-        self.left -= size
-        if self.left < 0:
-            raise InputError(f"{self.path}: ends too early; it is cut off or no COLMAP file")
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            yield from enumerate(file, start=1)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is not UTF-8 text") from None
-
-
-def _whole(word: str, where: str) -> int:
-    try:
-        return int(word)
-    except ValueError:
-        raise InputError(f"{where}: '{word[:40]}' must be a whole number") from None
-
-
-def _real(word: str, where: str) -> float:
-    try:
-        return float(word)
-    except ValueError:
-        raise InputError(f"{where}: '{word[:40]}' must be a number") from None
 
 
 def _numbers(values: np.ndarray) -> str:

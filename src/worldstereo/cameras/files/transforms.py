@@ -55,8 +55,17 @@ def read_transforms(root: Field, stated: Stated) -> CameraFile:
     return build(root.path, cam_from_world, np.stack(intrinsics), sizes[0], names)
 
 
-def write_transforms(path: str | Path, cameras: Cameras, image_names: Sequence[str]) -> None:
-    """Write the file; `image_names` are the pictures' paths relative to its folder."""
+def write_transforms(
+    path: str | Path, cameras: Cameras, image_names: Sequence[str], ply_file_path: str | None = None
+) -> None:
+    """Write the file.
+
+    Args:
+        path: the file.
+        cameras: without skew.
+        image_names: the pictures' paths relative to the file's folder.
+        ply_file_path: likewise of a cloud in the world of the cameras, from which splats are started.
+    """
     path = Path(path)
     require_names(path, cameras, image_names)
     require_no_skew(path, cameras, "transforms.json")
@@ -69,6 +78,8 @@ def write_transforms(path: str | Path, cameras: Cameras, image_names: Sequence[s
     ]
     value: dict[str, Any] = {"camera_model": "OPENCV", "w": cameras.width, "h": cameras.height}
     value |= dict.fromkeys(("k1", "k2", "p1", "p2"), 0.0)
+    if ply_file_path is not None:
+        value["ply_file_path"] = ply_file_path
     write_json(path, value | statement(cameras, "opengl-c2w") | {"frames": frames})
 
 

@@ -1,0 +1,167 @@
+"""Whole worlds in other tools' formats."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from worldstereo.cameras import Cameras
+from worldstereo.cameras.files import write_colmap_binary, write_colmap_text, write_official, write_transforms
+from worldstereo.errors import InputError
+from worldstereo.exporters.colmap import observe
+from worldstereo.exporters.glb import write_glb
+from worldstereo.exporters.gltf_splats import write_gltf_splats
+from worldstereo.exporters.ply import write_ply
+from worldstereo.exporters.splat_ply import write_splat_ply
+from worldstereo.exporters.spz import write_spz
+from worldstereo.exporters.world_parts import best_cloud, frame_of, fused_cloud, mesh_of, splats_of
+from worldstereo.files import atomic_path, write_json
+from worldstereo.images import load_png, save_png
+from worldstereo.pipelines.world import FRAMES_PER_SECOND
+from worldstereo.pipelines.world_folder import Clip, World
+from worldstereo.video import write_video
+
+
+def export_world(world: World, format: str, out: Path) -> None:
+    """Write the world for another tool.
+
+    Args:
+        format: one of `FORMATS`.
+        out: the file or folder, which must not exist yet.
+
+    Raises:
+        InputError: unknown format, `out` exists, no clip is finished, or the reconstruction that the format needs is
+            not made yet.
+    """
+    if format not in FORMATS:
+        raise InputError(f"--format {format}: unknown; known: {', '.join(FORMATS)}")
+    chosen = FORMATS[format]
+    if out.exists():
+        raise InputError(f"{out}: exists already; choose another {'folder' if chosen.is_folder else 'file'} with --out")
+    if not chosen.is_folder:
+        chosen.write(world, out)
+        return
+    with atomic_path(out) as temporary:
+        temporary.mkdir(parents=True)
+        try:
+            chosen.write(world, temporary)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def _finished(world: World) -> list[Clip]:
+    clips = [clip for clip in world.clips if clip.is_done]
+    if not clips:
+        raise InputError(f"{world.folder}: has no finished clip yet; run 'worldstereo generate' again to finish it")
+    return clips
+
+
+def _frames(clip: Clip) -> list[Path]:
+    return sorted((clip.folder / "frames").glob("[0-9]*.png"))
+
+
+def _copy_frames(world: World, folder: Path) -> tuple[Cameras, list[str]]:
+    """Copy all frames to `folder`, named by clip and frame; gives their cameras."""
+    clips = _finished(world)
+    folder.mkdir()
+    names = []
+    for clip in clips:
+        for frame in _frames(clip):
+            names.append(f"{clip.name}-{frame.name}")
+            shutil.copyfile(frame, folder / names[-1])
+    return Cameras.cat([clip.cameras for clip in clips]), names
+
+
+def _write_cloud(world: World, path: Path) -> None:
+    fused = fused_cloud(world)
+    if fused is None:
+        write_ply(path, world.point_cloud, frame=frame_of(world))
+    else:
+        write_ply(path, fused.cloud, fused.normals, frame_of(world))
+
+
+def _write_splat_ply(world: World, path: Path) -> None:
+    write_splat_ply(path, splats_of(world), frame_of(world))
+
+
+def _write_spz(world: World, path: Path) -> None:
+    write_spz(path, splats_of(world))
+
+
+def _write_glb(world: World, path: Path) -> None:
+    write_glb(path, mesh_of(world), frame_of(world))
+
+
+def _write_gltf_splats(world: World, path: Path) -> None:
+    write_gltf_splats(path, splats_of(world), frame_of(world))
+
+
+def _write_colmap(world: World, folder: Path) -> None:
+    _write_colmap_model(world, folder, write_colmap_binary)
+
+
+def _write_colmap_text(world: World, folder: Path) -> None:
+    _write_colmap_model(world, folder, write_colmap_text)
+
+
+def _write_colmap_model(world: World, folder: Path, write: Callable[..., None]) -> None:
+    cameras, names = _copy_frames(world, folder / "images")
+    cloud = best_cloud(world)
+    write(folder / "sparse" / "0", cameras, names, cloud.points, cloud.colors, observe(cloud, cameras))
+
+
+def _write_transforms(world: World, folder: Path) -> None:
+    cameras, names = _copy_frames(world, folder / "images")
+    write_transforms(folder / "transforms.json", cameras, [f"images/{name}" for name in names], "point_cloud.ply")
+    _write_cloud(world, folder / "point_cloud.ply")
+
+
+def _write_official(world: World, folder: Path) -> None:
+    """The layout of the official release's reconstruction scenes."""
+    save_png(folder / "image.png", world.frame("input"))
+    write_json(folder / "prompt.json", {"prompt": ""})
+    for clip in _finished(world):
+        renders = folder / "renders" / f"traj_{clip.name}"
+        write_official(renders / "camera.json", clip.cameras)
+        for source, name in (("rgb", "render.mp4"), ("hole_mask", "render_mask.mp4")):
+            pictures = [load_png(path) for path in sorted((clip.folder / "guidance" / source).glob("[0-9]*.png"))]
+            write_video(renders / name, torch.stack(pictures), FRAMES_PER_SECOND)
+
+
+def _write_cameras(world: World, path: Path) -> None:
+    """The cameras of all frames in one camera.json; names are the frames' places in the world folder."""
+    clips = _finished(world)
+    names = [frame.relative_to(world.folder).as_posix() for clip in clips for frame in _frames(clip)]
+    write_official(path, Cameras.cat([clip.cameras for clip in clips]), names)
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way to write a world.
+
+    Attributes:
+        what: in a few words, for people.
+        is_folder: whether it is a folder instead of a file.
+        write: writes the world to a path that does not exist yet.
+    """
+
+    what: str
+    is_folder: bool
+    write: Callable[[World, Path], None]
+
+
+FORMATS: dict[str, Format] = {
+    "ply": Format("point cloud", False, _write_cloud),
+    "splat-ply": Format("splats, the PLY of 3D Gaussian Splatting", False, _write_splat_ply),
+    "spz": Format("splats, a quarter of the size", False, _write_spz),
+    "glb": Format("mesh, glTF", False, _write_glb),
+    "gltf-splats": Format("splats, glTF (KHR_gaussian_splatting)", False, _write_gltf_splats),
+    "colmap": Format("COLMAP sparse model, binary, with images", True, _write_colmap),
+    "colmap-text": Format("the same as text", True, _write_colmap_text),
+    "transforms": Format("nerfstudio's transforms.json with images and cloud", True, _write_transforms),
+    "official": Format("scene of the official WorldStereo release", True, _write_official),
+    "cameras": Format("camera.json of all frames", False, _write_cameras),
+}

@@ -1,0 +1,14 @@
+"""The files for people that crown a reconstruction."""
+
+from worldstereo.exporters.glb import write_glb
+from worldstereo.exporters.ply import write_ply
+from worldstereo.exporters.scene_frame import SceneFrame
+from worldstereo.reconstruction.folder import ReconstructionFolder
+
+
+def finish_reconstruction(reconstruction: ReconstructionFolder, frame: SceneFrame | None = None) -> None:
+    """Write `point_cloud.ply`, and `mesh.glb` where there is a mesh, into the reconstruction's folder."""
+    cloud = reconstruction.cloud
+    write_ply(reconstruction.folder / "point_cloud.ply", cloud.cloud, cloud.normals, frame)
+    if reconstruction.has_mesh:
+        write_glb(reconstruction.folder / "mesh.glb", reconstruction.mesh, frame)
