@@ -266,3 +266,19 @@ def test_the_scale_bar_is_as_long_as_it_says():
     bar_row = slice(423 - 18 - 1, 423 - 18 + 1)
     lengths = [int((picture[:, bar_row, 805:].amin(dim=0) > 0.9).any(dim=0).sum()) for picture in (one, ten)]
     assert lengths[0] == lengths[1] > 40, "1 m is 10 dm"
+
+
+def test_a_report_holds_the_flight_through_the_splats_and_the_figures(tmp_path):
+    from worldstereo.video import write_video
+
+    flight = tmp_path / "fly_through.mp4"
+    write_video(flight, torch.full((3, 3, 48, 64), 0.5))
+    figures = (("cloud: points", "1,234"),)
+    common = {"input_picture": picture(), "depth_picture": picture(), "cloud": wall(), "sky": sky(), "clips": ()}
+    report = Report(NASTY, **common, input_cameras=camera(), fly_through=flight, reconstruction=figures)
+    write_report(tmp_path / "report.html", report)
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    (video,) = page.all("video")
+    assert base64.b64decode(video["src"].split(",", 1)[1]) == flight.read_bytes()
+    assert "cloud: points" in page.texts["th"]
+    assert "1,234" in page.texts["td"]

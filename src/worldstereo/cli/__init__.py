@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from worldstereo.cli import distill, evaluate, export, extend, generate, info, preview, train
+from worldstereo.cli import batch, distill, evaluate, export, extend, generate, info, preview, reconstruct, train, view
 from worldstereo.errors import InputError
 
 app = typer.Typer(
@@ -19,6 +19,9 @@ app = typer.Typer(
 app.command("generate")(generate.generate)
 app.command("preview")(preview.preview)
 app.command("extend")(extend.extend)
+app.command("reconstruct")(reconstruct.reconstruct)
+app.command("batch")(batch.batch)
+app.command("view")(view.view)
 app.command("export")(export.export)
 app.command("info")(info.info)
 app.add_typer(train.app, name="train")

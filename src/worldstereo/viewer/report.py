@@ -43,6 +43,8 @@ class Report:
         figures: names and values of what was measured.
         banner: a remark above all else, such as which generator made the clips.
         unit: of the scale bars, and its length in the world.
+        fly_through: a video rendered from the splats, if there is one.
+        reconstruction: names and values of what was measured in reconstructing.
     """
 
     title: str
@@ -56,6 +58,8 @@ class Report:
     figures: tuple[tuple[str, str], ...] = ()
     banner: str | None = None
     unit: tuple[str, float] = ("units", 1.0)
+    fly_through: Path | None = None
+    reconstruction: tuple[tuple[str, str], ...] = ()
 
 
 def write_report(path: str | Path, report: Report) -> None:
@@ -78,6 +82,7 @@ def write_report(path: str | Path, report: Report) -> None:
 </header>
 <main>
 {scene}
+{_fly_through_section(report.fly_through)}
 {clips}
 <section>
 <h2>Input</h2>
@@ -88,6 +93,7 @@ def write_report(path: str | Path, report: Report) -> None:
 </section>
 <div class="tables">
 {table(report.figures, "Figures")}
+{table(report.reconstruction, "Reconstruction")}
 {table(report.settings, "Settings")}
 </div>
 </main>
@@ -102,16 +108,30 @@ def _pictured(clip: ClipSection) -> PathSketch:
     return PathSketch(clip.name, clip.cameras, frames if len(frames) == len(clip.cameras) else None)
 
 
-def _clip_card(index: int, clip: ClipSection) -> str:
+def _video_url(path: Path) -> str:
     try:
-        video = data_url(clip.video.read_bytes(), "video/mp4")
+        return data_url(path.read_bytes(), "video/mp4")
     except OSError as error:
-        raise InputError(f"{clip.video}: cannot be read ({error.strerror})") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _fly_through_section(video: Path | None) -> str:
+    """The flight through the splats; nothing where there is none."""
+    if video is None:
+        return ""
+    return f"""<section>
+<h2>Flight through the splats</h2>
+<figure class="card full"><video controls loop muted playsinline preload="auto" \
+aria-label="Flight through the splats" src="{_video_url(video)}"></video></figure>
+</section>"""
+
+
+def _clip_card(index: int, clip: ClipSection) -> str:
     name = escape(clip.name)
     notes = "".join(f"<li>{escape(note)}</li>" for note in clip.notes)
     return f"""<figure class="card">
 <video controls loop muted playsinline preload="auto" width="{clip.cameras.width}" height="{clip.cameras.height}" \
-aria-label="Clip {name}" src="{video}"></video>
+aria-label="Clip {name}" src="{_video_url(clip.video)}"></video>
 <figcaption>
 <div class="row" style="--path: {path_color(index)}"><h3><span class="swatch" aria-hidden="true"></span>{name}</h3>
 <button type="button" data-fly="{index + 1}" aria-label="Fly along {name} in 3D">Fly in 3D</button></div>

@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from worldstereo.geometry.point_cloud import PointCloud
 from worldstereo.viewer.framing import CUT_AWAY_COSINE, OVERVIEW_FOV_DEGREES, Framing, frame_scene
 from worldstereo.viewer.page import data_url, embedded_json, picture_url, to_image
 from worldstereo.viewer.paths import PathSketch, frustum_frames, path_color
-from worldstereo.viewer.thinning import thinned
+from worldstereo.viewer.thinning import footprint, thinned
 
 CLOUD_LIMIT, SKY_LIMIT = 300_000, 60_000  # points in a page
 _BLOCK = 4096  # points that share a bounding box
@@ -100,8 +99,8 @@ def pack_scene(
             "aspect": _OVERVIEW_SIZE[0] / _OVERVIEW_SIZE[1],
         },
         "points": {
-            "cloud": {**pack_points(cloud, framing.observer), "footprint": _footprint(cloud, framing.observer)},
-            "sky": {**pack_points(sky, framing.observer), "footprint": _footprint(sky, framing.observer)},
+            "cloud": {**pack_points(cloud, framing.observer), "footprint": footprint(cloud, framing.observer)},
+            "sky": {**pack_points(sky, framing.observer), "footprint": footprint(sky, framing.observer)},
         },
         "paths": [
             _pack_path(observer, None),
@@ -136,16 +135,6 @@ def pack_points(cloud: PointCloud, observer: Float[np.ndarray, "3"]) -> dict[str
         "positions": base64.b64encode(levels.tobytes()).decode("ascii"),
         "colors": base64.b64encode(colors.tobytes()).decode("ascii"),
     }
-
-
-def _footprint(cloud: PointCloud, observer: Float[np.ndarray, "3"]) -> float:
-    """The typical spacing of the points, divided by their distance from the observer."""
-    if len(cloud) < 16:
-        return 0.01
-    points = cloud.points.double().cpu().numpy()
-    some = points[:: max(1, len(points) // 4000)]
-    nearest = KDTree(points).query(some, k=4)[0][:, 3]
-    return float(np.median(nearest / np.maximum(np.linalg.norm(some - observer, axis=1), 1e-9)))
 
 
 def _pack_path(path: PathSketch, color: str | None) -> dict[str, Any]:
