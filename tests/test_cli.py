@@ -18,7 +18,7 @@ from worldstereo.exporters.ply import read_ply
 from worldstereo.pipelines.world_folder import World
 from worldstereo.video import read_video
 
-SMALL = ("--short-side", 96, "--frames", 4, "--quiet")
+SMALL = ("--model", "warp", "--short-side", 96, "--frames", 4, "--quiet")
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

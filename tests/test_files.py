@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 
 from worldstereo.errors import InputError
 from worldstereo.files import atomic_path, read_json, remove_leftovers, write_json, write_tensors, write_text
+from worldstereo.locks import locked
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -28,7 +30,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
 @pytest.mark.parametrize(
     ("code", "said"),
-    [(errno.ENOSPC, "disk is full"), (errno.EROFS, "cannot be written"), (errno.EACCES, "cannot be written")],
+    [
+        (errno.ENOSPC, "disk is full"),
+        (errno.EDQUOT, "quota"),
+        (errno.EFBIG, "limit of file sizes"),
+        (errno.EROFS, "cannot be written"),
+        (errno.EACCES, "cannot be written"),
+        (errno.EIO, "cannot be written"),
+    ],
 )
 def test_what_hinders_a_write_is_named(tmp_path, monkeypatch, code, said):
     def refuse(*_: object) -> None:
@@ -65,5 +74,44 @@ def test_leftovers_of_a_killed_run_are_swept_up(tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / ".writing-0123-x.png").write_text("")
     (tmp_path / "deep" / "kept.png").write_text("")
+    (tmp_path / "deep" / ".writing-4567-folder").mkdir()
+    (tmp_path / "deep" / ".writing-4567-folder" / "part").write_text("")
     remove_leftovers(tmp_path)
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["kept.png"]
+
+
+def test_a_folder_that_cannot_be_finished_is_removed(tmp_path):
+    def write_half() -> None:
+        with atomic_path(tmp_path / "export") as temporary:
+            temporary.mkdir()
+            (temporary / "part").write_text("")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(InputError, match="disk is full"):
+        write_half()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_is_held_by_one_and_its_file_may_be_deleted_by_the_holder(tmp_path):
+    lock = tmp_path / "new" / ".lock"
+    with locked(lock, wait=False):
+        with pytest.raises(BlockingIOError), locked(lock, wait=False):
+            pass
+        waiting = threading.Thread(target=lambda: locked(lock, wait=True).__enter__())
+        waiting.start()
+        lock.unlink()
+        lock.parent.rmdir()
+    waiting.join(10)
+    assert not waiting.is_alive()
+    assert lock.exists()
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(InputError, match="has no locks"), locked(tmp_path / ".lock", wait=True):
+        pass

@@ -106,6 +106,85 @@ def test_a_truncated_manifest_is_named(tmp_path):
         World(tmp_path)
 
 
+def test_a_folder_called_input_is_not_taken_for_a_killed_run(pipeline, room_photo, tmp_path):
+    (tmp_path / "input").mkdir()
+    with pytest.raises(InputError, match=r"not empty .*input"):
+        pipeline(room_photo, tmp_path, SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["input"]
+
+
+def test_what_a_run_killed_while_it_wrote_left_does_not_hinder_the_next(pipeline, room_photo, tmp_path, whole):
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / ".lock").touch()
+    (tmp_path / "w" / ".writing-01234567-world.json").write_text("{")
+    pipeline(room_photo, tmp_path / "w", SMALL)
+    assert frame_hashes(tmp_path / "w") == frame_hashes(whole.folder)
+    assert not list((tmp_path / "w").rglob(".writing-*"))
+
+
+def test_a_run_that_is_refused_leaves_no_folder(pipeline, room_photo, tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        pipeline(room_photo, tmp_path / "w", replace(SMALL, camera=tmp_path / "missing.json"))
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_world_that_comes_to_be_before_the_lock_is_held_is_not_overwritten(
+    pipeline, room_photo, tmp_path, monkeypatch
+):
+    folder = tmp_path / "w"
+    check = World.require_same_or_new
+    calls = []
+
+    def slow(out: Path, request: object) -> None:
+        check(out, request)
+        if not calls:
+            calls.append(out)
+            monkeypatch.undo()
+            pipeline(room_photo, out, replace(SMALL, seed=1))
+
+    monkeypatch.setattr(World, "require_same_or_new", staticmethod(slow))
+    with pytest.raises(InputError, match="another seed"):
+        pipeline(room_photo, folder, SMALL)
+    assert World(folder).manifest.request.seed == 1
+
+
+def test_extending_sees_what_another_process_added_meanwhile(pipeline, room_photo, tmp_path):
+    stale = pipeline(room_photo, tmp_path / "w", replace(SMALL, trajectories=("orbit-right:8",)))
+    pipeline.extend(World(tmp_path / "w"), ["pan-left:5"])
+    pipeline.extend(stale, ["pan-right:5"])
+    names = [clip.name for clip in World(tmp_path / "w").clips]
+    assert names == ["000-orbit-right-8", "001-pan-left-5", "002-pan-right-5"]
+
+
+def test_finished_clips_outlive_their_manifest_but_not_another_request(pipeline, room_photo, tmp_path, whole):
+    folder = tmp_path / "w"
+    whole.save(folder)
+    (folder / "world.json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("clips/*/frames/*.png")}
+    pipeline(room_photo, folder, SMALL)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    (folder / "world.json").unlink()
+    other = replace(SMALL, trajectories=("orbit-right:8", "orbit-up:7"))
+    world = pipeline(room_photo, folder, other)
+    assert world.is_done
+    afresh = pipeline(room_photo, tmp_path / "afresh", other)
+    for clip, expected in zip(world.clips, afresh.clips, strict=True):
+        assert torch.equal(clip.frames, expected.frames)
+    assert torch.equal(world.point_cloud.points, afresh.point_cloud.points)
+
+
+@pytest.mark.parametrize("gone", ["clips/000-orbit-right-8/done", "memory/cloud-001.safetensors"])
+def test_what_is_missing_in_the_middle_is_made_again_with_all_that_follows(pipeline, room_photo, tmp_path, whole, gone):
+    whole.save(tmp_path / "w")
+    (tmp_path / "w" / gone).unlink()
+    world = World(tmp_path / "w")
+    assert not world.is_done
+    pipeline(room_photo, tmp_path / "w", SMALL)
+    assert world.is_done
+    assert frame_hashes(tmp_path / "w") == frame_hashes(whole.folder)
+    assert torch.equal(world.point_cloud.points, whole.point_cloud.points)
+
+
 KILLED_RUN = """
 import sys
 sys.path.insert(0, {tests!r})

@@ -9,6 +9,14 @@ class InputError(Exception):
     """
 
 
+class BusyError(InputError):
+    """Another process works on the same thing; it is neither damaged nor done."""
+
+
+class FullDiskError(InputError):
+    """There is no room left to write to; nothing else can be written either."""
+
+
 class MissingExtraError(InputError):
     """An optional dependency is not installed."""
 

@@ -1,14 +1,69 @@
 """`worldstereo evaluate`: figures against truth."""
 
+from collections.abc import Callable
 from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from worldstereo.cli import options
 
+if TYPE_CHECKING:
+    from worldstereo.evaluation.protocol import OnProgress
+
 app = typer.Typer(help="Measure against truth.", no_args_is_help=True)
+
+
+class CloudChoice(str, Enum):
+    """Which cloud of a world is measured."""
+
+    memory = "memory"
+    fused = "fused"
+
+
+class EstimatorChoice(str, Enum):
+    """How cameras are recovered from frames."""
+
+    sfm = "sfm"
+    photometric = "photometric"
+
+
+ModelsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        help="A model to compare with the baselines, which are in every table; repeat for several.",
+        show_default="baselines only",
+    ),
+]
+CapturesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="A capture or a folder of captures: cameras.json, COLMAP (MipNeRF360), Tanks and Temples, DTU, 7-Scenes, "
+        "TUM RGB-D, as downloaded.",
+        show_default="procedural scenes only",
+    ),
+]
+PicturesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="A folder of photographs, or captures, whose first frames are taken.",
+        show_default="procedural scenes only",
+    ),
+]
+ScenesOption = Annotated[int, typer.Option("--scenes", help="Number of held-out procedural scenes.")]
+ExactDepthOption = Annotated[
+    str,
+    typer.Option("--depth", help="Depth back-end, or 'exact': the true depth of the input picture where it is known."),
+]
+PathsOption = Annotated[
+    list[str] | None,
+    typer.Option("--trajectory", "-t", help="A path; repeat for several.", show_default="see docs/evaluation.md"),
+]
 
 
 @app.callback()
@@ -70,4 +125,188 @@ def ladder(
     config = LadderConfig(model, out, data, scenes, steps, revisits, depth, device, seed)
     with options.progress(quiet) as on_progress:
         table = evaluate_ladder(config, on_progress)
+    typer.echo(table.read_text(encoding="utf-8"))
+
+
+@app.command("reconstruction")
+def reconstruction(
+    model: ModelsOption = None,
+    data: CapturesOption = None,
+    scenes: ScenesOption = 4,
+    trajectory: PathsOption = None,
+    cloud: Annotated[
+        CloudChoice, typer.Option("--cloud", help="The memory's, or fused from all frames ('reconstruct').")
+    ] = CloudChoice.memory,
+    depth: ExactDepthOption = "nano",
+    steps: options.StepsOption = None,
+    short_side: options.ShortSideOption = None,
+    frames: options.FramesOption = None,
+    seed: options.SeedOption = 0,
+    device: options.DeviceOption = "cpu",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for tables and worlds.")] = Path("reconstruction"),
+    quiet: options.QuietOption = False,
+) -> None:
+    """One picture, the paper's four paths, a cloud: precision, recall, F1, AUC against the true surface.
+
+    Stop it, run it again: it goes on with the clip it was at.
+    """
+    from worldstereo.evaluation.reconstruction import ReconstructionConfig, evaluate_reconstruction
+
+    config = ReconstructionConfig(
+        **_common(model, data, scenes, depth, steps, short_side, frames, seed, device, out),
+        **_paths(trajectory),
+        cloud=cloud.value,
+    )
+    _run(config, evaluate_reconstruction, quiet)
+
+
+@app.command("novel-views")
+def novel_views(
+    model: ModelsOption = None,
+    data: CapturesOption = None,
+    scenes: ScenesOption = 4,
+    depth: Annotated[str, typer.Option("--depth", help="Depth back-end for captures without depth.")] = "nano",
+    steps: options.StepsOption = None,
+    short_side: options.ShortSideOption = None,
+    frames: Annotated[int | None, typer.Option("--frames", help="Per clip.", show_default="13, or the model's")] = None,
+    seed: options.SeedOption = 0,
+    device: options.DeviceOption = "cpu",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for tables and pictures.")] = Path("novel-views"),
+    quiet: options.QuietOption = False,
+) -> None:
+    """Clips along the true path of posed captures, from their first picture alone, against their real frames.
+
+    Stop it, run it again: it goes on with the clip it was at.
+    """
+    from worldstereo.evaluation.novel_views import NovelViewsConfig, evaluate_novel_views
+
+    config = NovelViewsConfig(**_common(model, data, scenes, depth, steps, short_side, frames, seed, device, out))
+    _run(config, evaluate_novel_views, quiet)
+
+
+@app.command("camera-control")
+def camera_control(
+    model: ModelsOption = None,
+    data: PicturesOption = None,
+    scenes: ScenesOption = 4,
+    trajectory: PathsOption = None,
+    estimator: Annotated[
+        EstimatorChoice,
+        typer.Option("--estimator", help="sfm: pycolmap; photometric: for procedural scenes with --depth exact."),
+    ] = EstimatorChoice.sfm,
+    depth: ExactDepthOption = "nano",
+    steps: options.StepsOption = None,
+    short_side: options.ShortSideOption = None,
+    frames: options.FramesOption = None,
+    seed: options.SeedOption = 0,
+    device: options.DeviceOption = "cpu",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for tables and worlds.")] = Path("camera-control"),
+    quiet: options.QuietOption = False,
+) -> None:
+    """Pictures × paths: cameras recovered from the generated frames against those that were commanded.
+
+    Stop it, run it again: it goes on with the clip it was at.
+    """
+    from worldstereo.evaluation.camera_control import CameraControlConfig, evaluate_camera_control
+
+    config = CameraControlConfig(
+        **_common(model, data, scenes, depth, steps, short_side, frames, seed, device, out),
+        **_paths(trajectory),
+        estimator=estimator.value,
+    )
+    _run(config, evaluate_camera_control, quiet)
+
+
+@app.command("revisits")
+def revisits(
+    model: ModelsOption = None,
+    data: PicturesOption = None,
+    scenes: ScenesOption = 4,
+    trajectory: PathsOption = None,
+    depth: ExactDepthOption = "nano",
+    steps: options.StepsOption = None,
+    short_side: options.ShortSideOption = None,
+    frames: options.FramesOption = None,
+    seed: options.SeedOption = 0,
+    device: options.DeviceOption = "cpu",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for tables and worlds.")] = Path("revisits"),
+    quiet: options.QuietOption = False,
+) -> None:
+    """Closed loops and crossing paths: is what was seen before shown again as it was?
+
+    Stop it, run it again: it goes on with the clip it was at.
+    """
+    from worldstereo.evaluation.revisit_protocol import RevisitsConfig, evaluate_revisits
+
+    config = RevisitsConfig(
+        **_common(model, data, scenes, depth, steps, short_side, frames, seed, device, out), **_paths(trajectory)
+    )
+    _run(config, evaluate_revisits, quiet)
+
+
+@app.command("outputs")
+def outputs(
+    output: Annotated[
+        list[str],
+        typer.Option(
+            "--output",
+            help="NAME=FOLDER of frames with cameras in any known format, or with one such folder for each capture; "
+            "repeat for several.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        Path, typer.Option("--data", help="The truth: a capture or a folder of captures.", show_default=False)
+    ],
+    model: ModelsOption = None,
+    depth: Annotated[str, typer.Option("--depth", help="Depth back-end for captures without depth.")] = "nano",
+    steps: options.StepsOption = None,
+    short_side: options.ShortSideOption = None,
+    seed: options.SeedOption = 0,
+    device: options.DeviceOption = "cpu",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for tables and pictures.")] = Path("outputs"),
+    quiet: options.QuietOption = False,
+) -> None:
+    """Score somebody else's frames, cameras and clouds against the truth, in one table with the baselines."""
+    from worldstereo.evaluation.outputs import OutputsConfig, evaluate_outputs
+
+    common = _common(model, data, 0, depth, steps, short_side, None, seed, device, out)
+    _run(OutputsConfig(**common, outputs=tuple(output)), evaluate_outputs, quiet)
+
+
+def _common(
+    model: list[str] | None,
+    data: Path | None,
+    scenes: int,
+    depth: str,
+    steps: int | None,
+    short_side: int | None,
+    frames: int | None,
+    seed: int,
+    device: str,
+    out: Path,
+) -> dict[str, Any]:
+    """What `ComparisonConfig` takes."""
+    return {
+        "models": tuple(model or ()),
+        "data": data,
+        "scenes": scenes,
+        "depth": depth,
+        "steps": steps,
+        "short_side": short_side,
+        "frames": frames,
+        "seed": seed,
+        "device": device,
+        "out": out,
+    }
+
+
+def _paths(trajectory: list[str] | None) -> dict[str, Any]:
+    return {"trajectories": tuple(trajectory)} if trajectory else {}
+
+
+def _run(config: Any, evaluate: "Callable[[Any, OnProgress], Path]", quiet: bool) -> None:
+    """Evaluate and print the table."""
+    with options.progress(quiet) as on_progress:
+        table = evaluate(config, on_progress)
     typer.echo(table.read_text(encoding="utf-8"))

@@ -30,7 +30,11 @@ def reconstruct(
     ] = None,
     depth: Annotated[
         str | None,
-        typer.Option("--depth", help="Depth back-end (see 'worldstereo info').", show_default="the world's, or nano"),
+        typer.Option(
+            "--depth",
+            help="Depth back-end (see 'worldstereo info'), or da3[:MODEL] for Depth Anything 3.",
+            show_default="the world's, or nano",
+        ),
     ] = None,
     refine: Annotated[
         bool, typer.Option("--refine/--no-refine", help="Correct depth by multi-view stereo where texture allows.")
@@ -57,6 +61,7 @@ def reconstruct(
     from worldstereo.exporters.reconstruction import finish_reconstruction
     from worldstereo.exporters.scene_frame import SceneFrame
     from worldstereo.pipelines.world_folder import World, exclusive
+    from worldstereo.reconstruction.external import SceneReconstructor, create_reconstructor, is_external
     from worldstereo.reconstruction.posed_frames import PosedFrames
     from worldstereo.reconstruction.reconstruct import ReconstructionSettings, reconstruct_frames
 
@@ -68,14 +73,16 @@ def reconstruct(
         raise InputError(f"--kept-only: {source} is not a world, so no frames were kept; leave the option out")
     if depth is not None and Path(depth).suffix.lower() in DEPTH_FILE_SUFFIXES:
         raise InputError(f"--depth {depth}: a depth file knows one picture only; name a back-end such as nano")
-    estimator = create_depth_estimator(depth or _depth_of(world, DEPTH_FILE_SUFFIXES), device=device)
+    name = depth or _depth_of(world, DEPTH_FILE_SUFFIXES)
+    estimator = create_reconstructor(name, device) if is_external(name) else create_depth_estimator(name, device=device)
+    if isinstance(estimator, SceneReconstructor):
+        typer.echo(f"{name}: weights under {estimator.licence}")
     frame = None if world is None else SceneFrame(world.manifest.up, world.manifest.metric)
     folder = (
         source / "reconstruction" if world is not None else out or source.with_name(f"{source.name}.reconstruction")
     )
+    frames = PosedFrames.of_folder(source) if world is None else PosedFrames.of_world(world, kept_only=kept_only)
     with options.progress(quiet) as on_progress, exclusive(folder if world is None else world.folder):
-        on_progress("reading the frames", 0.0)
-        frames = PosedFrames.of_folder(source) if world is None else PosedFrames.of_world(world, kept_only=kept_only)
         result = reconstruct_frames(frames, folder, estimator, settings, on_progress)
         on_progress("writing files for other programs", 1.0)
         finish_reconstruction(result, frame)

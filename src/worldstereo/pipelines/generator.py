@@ -12,7 +12,7 @@ from worldstereo.cameras import Cameras
 from worldstereo.geometry.rendering import PointRender
 from worldstereo.memory.global_geometric import GlobalGeometricMemory
 from worldstereo.memory.references import References
-from worldstereo.pipelines.hole_filling import fill_from_reference, fill_from_surroundings
+from worldstereo.pipelines.hole_filling import add_references, fill_from_surroundings
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,18 @@ class ClipConditions:
 
     def filled_render(self) -> Float[Tensor, "f 3 h w"]:
         """The guidance with its holes filled from their surroundings; its first frame is the image."""
-        frames = (fill_from_surroundings(self.guidance, index) for index in range(1, len(self.cameras)))
-        return torch.stack([self.image, *(frame.clamp(0, 1) for frame in frames)])
+        return self._from_image(fill_from_surroundings(self.guidance))
+
+    def remembered(self) -> PointRender:
+        """The guidance, and in its holes what each frame's reference shows of them (`add_references`)."""
+        return add_references(self.guidance, self.references.seen_by(self.cameras))
 
     def remembered_render(self) -> Float[Tensor, "f 3 h w"]:
-        """The guidance with its holes filled from what each frame's reference shows of them, else from surroundings."""
-        shown = self.references.seen_by(self.cameras)
-        frames = (fill_from_reference(self.guidance, shown, index) for index in range(1, len(self.cameras)))
-        return torch.stack([self.image, *(frame.clamp(0, 1) for frame in frames)])
+        """`remembered` with the holes that are left filled from their surroundings; its first frame is the image."""
+        return self._from_image(fill_from_surroundings(self.remembered()))
+
+    def _from_image(self, frames: Float[Tensor, "f 3 h w"]) -> Float[Tensor, "f 3 h w"]:
+        return torch.cat([self.image[None], frames[1:]])
 
 
 @runtime_checkable

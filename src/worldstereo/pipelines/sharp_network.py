@@ -64,10 +64,14 @@ class SharpGenerator:
         return self._network.render_guidance(memory, cameras)
 
     def generate(self, conditions: ClipConditions, on_progress: Callable[[int, int], None]) -> Float[Tensor, "f 3 h w"]:
-        """Frames along the path; the first one is the given image, known pixels of the others are the guidance's."""
+        """Frames along the path; the first one is the given image.
+
+        Known pixels of the others are the guidance's, then those that references show; the network has the rest.
+        """
         cameras = conditions.cameras
         small = shrink_conditions(conditions, *self.network_size(cameras.width, cameras.height))
         content = self._network.generate(small, on_progress)
-        frames = compose_clip(conditions.guidance, small.guidance, content)
+        known = conditions.remembered() if self.uses_reference_depth else conditions.guidance
+        frames = compose_clip(known, small.guidance, content)
         frames[0] = conditions.image
         return frames
