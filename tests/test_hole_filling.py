@@ -12,7 +12,7 @@ from worldstereo.memory.global_geometric import GlobalGeometricMemory
 from worldstereo.memory.lifting import lift_picture
 from worldstereo.memory.references import References
 from worldstereo.pipelines.generator import ClipConditions
-from worldstereo.pipelines.hole_filling import fill_from_reference, fill_from_surroundings
+from worldstereo.pipelines.hole_filling import add_references, fill_from_surroundings
 
 PHOTO = look(0.0, 0.0)
 REFERENCE = look(1.2, 0.0)
@@ -92,8 +92,11 @@ def test_a_constant_difference_of_exposure_vanishes_exactly() -> None:
     holes[0, 6:20, 10:25] = True
     guidance = PointRender(torch.where(holes[:, None], 0.5, picture[None]), holes, torch.where(holes, 0.0, depth))
     reference = PointRender(picture[None] - 0.2, torch.zeros_like(holes), depth)
-    torch.testing.assert_close(fill_from_reference(guidance, reference, 0), picture, atol=1e-5, rtol=0)
-    assert (fill_from_surroundings(guidance, 0) - picture).abs().max() > 0.1
+    together = add_references(guidance, reference)
+    torch.testing.assert_close(together.rgb[0], picture, atol=1e-5, rtol=0)
+    assert not together.hole_mask.any()
+    assert torch.equal(together.depth, depth)
+    assert (fill_from_surroundings(guidance)[0] - picture).abs().max() > 0.1
 
 
 def test_depth_of_references_is_the_cloud_s_then_the_estimator_s_in_the_cloud_s_scale() -> None:

@@ -312,10 +312,12 @@ def test_recipe_is_read_and_mistakes_are_named(tmp_path):
 
 def test_muon_updates_are_orthogonal_and_descend():
     matrix = torch.randn(12, 40, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(orthogonalized(matrix))
+    values = torch.linalg.svdvals(orthogonalized(matrix[None])[0])
     assert values.min() > 0.6
     assert values.max() < 1.3
-    assert torch.allclose(orthogonalized(matrix.T), orthogonalized(matrix).T, atol=1e-5)
+    several = torch.stack([matrix, 3 * matrix.flip(0)])
+    assert torch.allclose(orthogonalized(several.mT), orthogonalized(several).mT, atol=1e-5)
+    assert torch.allclose(orthogonalized(several)[:1], orthogonalized(matrix[None]), atol=1e-5)
     weight = torch.nn.Parameter(torch.zeros(4, 2, 3, 3))
     target = torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(1))
     optimizer = Muon([weight], lr=0.05)

@@ -9,7 +9,7 @@ TIME_STEPS = 1000.0
 """The networks' time step at t = 1."""
 
 _LEAST_TIME = 1e-3
-_LEAST_WEIGHED_TIME = 0.1
+_LEAST_WEIGHED_TIME = 0.5
 
 
 def draw_time(rng: np.random.Generator, mean: float, std: float, uniform_share: float) -> float:
@@ -44,7 +44,8 @@ def velocity_loss(
     Args:
         weight: of the places; only ratios within a sample count.
         predicts_clean: the network gives clean latents, of which the velocity is made. Its error at time t is theirs
-            over t, which would let the smallest t drown everything, so it counts as theirs over max(t, 0.1).
+            over t, which would let small t drown the rest, where little is left to guess: it counts as theirs over
+            max(t, 0.5).
     """
     error = (velocity - (noise - clean)).square().mean(dim=1)
     loss = (error * weight).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3))

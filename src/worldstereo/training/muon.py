@@ -27,6 +27,7 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update all parameters that have a gradient."""
         for group in self.param_groups:
+            alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
@@ -35,18 +36,21 @@ class Muon(torch.optim.Optimizer):
                     state["momentum"] = torch.zeros_like(parameter)
                 average = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
                 direction = parameter.grad.lerp(average, group["momentum"]).flatten(1)
-                update = orthogonalized(direction) * max(1.0, direction.shape[0] / direction.shape[1]) ** 0.5
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(update.view(parameter.shape), alpha=-group["lr"])
+                alike.setdefault((direction.shape[0], direction.shape[1]), []).append((parameter, direction))
+            for (rows, columns), some in alike.items():
+                updates = orthogonalized(torch.stack([direction for _, direction in some]))
+                for (parameter, _), update in zip(some, updates * max(1.0, rows / columns) ** 0.5, strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.add_(update.view(parameter.shape), alpha=-group["lr"])
 
 
-def orthogonalized(matrix: Float[Tensor, "m n"], iterations: int = 5) -> Float[Tensor, "m n"]:
-    """About the nearest matrix with singular values 1 (they end up between 0.7 and 1.2), by Newton–Schulz."""
+def orthogonalized(matrices: Float[Tensor, "k m n"], iterations: int = 5) -> Float[Tensor, "k m n"]:
+    """About the nearest matrices with singular values 1 (they end up between 0.7 and 1.2), by Newton–Schulz."""
     a, b, c = _NEWTON_SCHULZ
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
-    x = x / (x.norm() + 1e-7)
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
     for _ in range(iterations):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if tall else x
+    return x.mT if tall else x

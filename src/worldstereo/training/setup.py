@@ -10,6 +10,7 @@ from worldstereo.models.hub import ModelFiles, ModelSource
 from worldstereo.pipelines.generator_options import GeneratorOptions, Placement
 from worldstereo.pipelines.keyframe_video import KeyframeVideoPipeline
 from worldstereo.pipelines.loading import load_pipeline
+from worldstereo.training.remembered_latents import RememberingCodec
 from worldstereo.training.video_config import VideoTrainingConfig
 
 
@@ -35,6 +36,8 @@ def load_for_training(folder: Path, config: VideoTrainingConfig, device: str) ->
     pipeline, _ = load_pipeline(ModelFiles(ModelSource(folder), offline=True), options, Placement(device=device))
     for parameter in pipeline.network.parameters():
         parameter.data = parameter.data.clone()  # those of files lie anywhere in memory, on which rounding depends
+    if torch.device(device).type == "cpu":
+        pipeline.codec = RememberingCodec(pipeline.codec)
     if config.gradient_checkpointing:
         for part in pipeline.network.children():
             part.enable_gradient_checkpointing()
