@@ -28,16 +28,16 @@ def main() -> int:
         return 2
     arguments = sys.argv[1:]
     testing = arguments[:1] == ["test"]
-    set_up("test" if testing else None)
+    set_up("test" if testing else "mesh,viewer")
     if testing:
         return run_tests(arguments[1:])
     return subprocess.call([str(PYTHON), "-m", "worldstereo.cli", *arguments])
 
 
-def set_up(extra: "str | None") -> None:
+def set_up(extras: str) -> None:
     """Make the environment, unless it was made from the same pyproject.toml before."""
     wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
-    stamp = VENV / f"set-up-{extra or 'package'}"
+    stamp = VENV / f"set-up-{extras}"
     if stamp.exists() and stamp.read_text() == wanted:
         return
     print("setting up .venv (a few minutes, once) ...", file=sys.stderr, flush=True)
@@ -48,8 +48,7 @@ def set_up(extra: "str | None") -> None:
     # Whatever else asks for torch must not exchange the one that is there.
     constraint = VENV / "constraints.txt"
     constraint.write_text(f"torch=={torch_version()}\n")
-    target = f"{ROOT}[{extra}]" if extra else str(ROOT)
-    pip("install", "--constraint", str(constraint), "--editable", target)
+    pip("install", "--constraint", str(constraint), "--editable", f"{ROOT}[{extras}]")
     stamp.write_text(wanted)
 
 

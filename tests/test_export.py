@@ -23,7 +23,6 @@ from worldstereo.exporters.gltf_splats import read_gltf_splats
 from worldstereo.exporters.ply import read_ply_with_normals
 from worldstereo.exporters.splat_ply import read_splat_ply
 from worldstereo.exporters.spz import read_spz
-from worldstereo.files import write_tensors
 from worldstereo.geometry.splats import GaussianSplats
 from worldstereo.geometry.triangle_mesh import TriangleMesh
 from worldstereo.pipelines.warp import WarpGenerator
@@ -63,8 +62,7 @@ def world(bare: World, tmp_path_factory: pytest.TempPathFactory) -> World:
         opacities=torch.rand(count, generator=generator) * 0.9 + 0.05,
         colors=cloud.colors,
     )
-    names = ("means", "scales", "rotations", "opacities", "colors")
-    write_tensors(folder.folder / "splats.safetensors", {name: getattr(splats, name) for name in names})
+    folder.write_splats(splats)
     return made
 
 

@@ -21,6 +21,7 @@ class Format(str, Enum):
     colmap_text = "colmap-text"
     transforms = "transforms"
     official = "official"
+    world_mirror = "world-mirror"
     cameras = "cameras"
 
 
@@ -33,7 +34,8 @@ def export(
 
     Files: the cloud (ply), the splats (splat-ply, spz, gltf-splats), the mesh (glb), all cameras as camera.json
     (cameras). Folders with the frames: COLMAP model (colmap, colmap-text), nerfstudio (transforms), official scene
-    (official). Splats and mesh need 'worldstereo reconstruct' first; the cloud is the reconstruction's if there is one.
+    (official), WorldMirror's input (world-mirror). Splats and mesh need 'worldstereo reconstruct' first; the cloud is
+    the reconstruction's if there is one.
     """
     from worldstereo.exporters.export import export_world
     from worldstereo.pipelines.world_folder import World

@@ -1,4 +1,4 @@
-"""`worldstereo reconstruct`: from clips, or any posed folder, to consistent depth, cloud and mesh."""
+"""`worldstereo reconstruct`: from clips, or any posed folder, to consistent depth, cloud, mesh and splats."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,6 +43,9 @@ def reconstruct(
         bool, typer.Option("--bend", help="Bend depth that no scale brings to the scene, instead of leaving it out.")
     ] = False,
     mesh: Annotated[bool, typer.Option("--mesh/--no-mesh", help="Build a mesh (needs the extra 'mesh').")] = True,
+    splats: Annotated[
+        int, typer.Option("--splats", help="How many Gaussian splats at most; 0 for none, and no fly-through.")
+    ] = 100_000,
     kept_only: Annotated[
         bool, typer.Option("--kept-only", help="Only the frames that the memory kept (8 of 21): a third of the work.")
     ] = False,
@@ -50,7 +53,7 @@ def reconstruct(
     device: options.DeviceOption = "cpu",
     quiet: options.QuietOption = False,
 ) -> None:
-    """Make depth of all frames consistent; build a cloud with normals and a mesh.
+    """Make depth of all frames consistent; build a cloud with normals, a mesh, splats and a fly-through video.
 
     Run it again after a crash or a stop: finished steps and frames are kept. With other options only the steps that
     depend on them are done again.
@@ -64,8 +67,15 @@ def reconstruct(
     from worldstereo.reconstruction.external import SceneReconstructor, create_reconstructor, is_external
     from worldstereo.reconstruction.posed_frames import PosedFrames
     from worldstereo.reconstruction.reconstruct import ReconstructionSettings, reconstruct_frames
+    from worldstereo.reconstruction.splat_optimization import SplatSettings
 
-    settings = ReconstructionSettings(refine=refine, bend=bend, mesh=mesh, least_confidence=confidence)
+    settings = ReconstructionSettings(
+        refine=refine,
+        bend=bend,
+        mesh=mesh,
+        splats=SplatSettings(budget=splats) if splats else None,
+        least_confidence=confidence,
+    )
     world = World(source) if World.exists(source) else None
     if world is not None and out is not None:
         raise InputError(f"--out {out}: a world keeps its reconstruction in its own folder; leave the option out")
@@ -89,7 +99,8 @@ def reconstruct(
     for note in result.record["notes"]:
         typer.echo(f"note: {note}")
     triangles = f", {len(result.mesh.faces):,} triangles" if result.has_mesh else ""
-    typer.echo(f"{folder}: {len(result.names)} frames, {len(result.cloud):,} points{triangles}")
+    gaussians = f", {len(result.splats):,} splats" if result.has_splats else ""
+    typer.echo(f"{folder}: {len(result.names)} frames, {len(result.cloud):,} points{triangles}{gaussians}")
 
 
 def _depth_of(world: "World | None", file_suffixes: tuple[str, ...]) -> str:

@@ -80,7 +80,7 @@ def _content(world: "World") -> "SceneContent":
     return SceneContent(
         cloud=memory.cloud if fused is None else fused.cloud,
         sky=memory.sky if fused is None else folder.sky,
-        splats=(lambda: splats_of(world)) if (folder.folder / "splats.safetensors").is_file() else None,
+        splats=(lambda: splats_of(world)) if folder.has_splats else None,
         mesh=(lambda: _mesh_file(world)) if folder.has_mesh else None,
     )
 

@@ -20,6 +20,7 @@ from worldstereo.images import Fit, fit_picture, load_picture
 
 _PICTURE_FOLDERS = (".", "images", "frames", "rgb")
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+_SATURATED = 65535
 _JSON_NAMES = ("cameras.json", "transforms.json", "camera.json")
 
 
@@ -46,13 +47,15 @@ class PosedVideo:
         name: for reports.
         cameras: of the pictures as stored.
         pictures: one file a camera.
-        depths: PNG of uint16 thousandths of the cameras' unit, 0 = unknown, for each picture that has one.
+        depths: PNG of uint16, 0 and 65535 = unknown, for each picture that has one.
+        depth_step: what 1 stands for in them, in the cameras' unit.
     """
 
     name: str
     cameras: Cameras
     pictures: tuple[Path, ...]
     depths: tuple[Path | None, ...]
+    depth_step: float = 0.001
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -79,7 +82,7 @@ class PosedVideo:
                 raise InputError(f"{self.pictures[index]}: {error}") from None
             path = self.depths[index]
             if path is not None:
-                depth[place] = _load_depth(path, fitted.fit)
+                depth[place] = _load_depth(path, fitted.fit, self.depth_step)
         return PosedFrames(frames, Cameras.cat(cameras), depth)
 
 
@@ -182,8 +185,9 @@ def _depths(source: Path, count: int) -> tuple[Path | None, ...]:
     return tuple(source.parent / frame["depth"] if "depth" in frame else None for frame in frames)
 
 
-def _load_depth(path: Path, fit: Fit) -> Float[Tensor, "h w"]:
-    depth = torch.from_numpy(read_array(path, np.uint16).astype(np.float32) / 1000)[None, None]
+def _load_depth(path: Path, fit: Fit, step: float) -> Float[Tensor, "h w"]:
+    steps = read_array(path, np.uint16).astype(np.float32)
+    depth = torch.from_numpy(np.where(steps < _SATURATED, steps * np.float32(step), 0))[None, None]
     if abs(depth.shape[3] / depth.shape[2] / (fit.original_width / fit.original_height) - 1) > 0.01:
         raise InputError(
             f"{path}: is {depth.shape[3]}×{depth.shape[2]} but its picture {fit.original_width}×{fit.original_height}; "

@@ -27,6 +27,8 @@ class CameraErrors:
         scale: what the recovered positions were multiplied by.
         path_length: of the true path, to put lengths into relation.
         note: why figures are missing; empty if none is. Without a common scale all three lengths are missing.
+        rotations_degrees: what RotErr is the mean of, one for each camera after the first.
+        translations: what TransErr is the mean of, likewise; empty without a common scale.
     """
 
     rotation_degrees: float
@@ -37,6 +39,8 @@ class CameraErrors:
     scale: float | None
     path_length: float
     note: str = ""
+    rotations_degrees: tuple[float, ...] = ()
+    translations: tuple[float, ...] = ()
 
 
 def camera_errors(estimated: Cameras, truth: Cameras, *, metric: bool = False) -> CameraErrors:
@@ -66,18 +70,22 @@ def camera_errors(estimated: Cameras, truth: Cameras, *, metric: bool = False) -
     alignment = _align(ours, theirs, metric)
     if alignment is None:
         note = "the cameras do not move, so there is no common scale: positions cannot be compared"
-        return CameraErrors(float(angles.mean()), None, None, turns, None, None, length, note)
+        each = tuple(angles.tolist())
+        return CameraErrors(float(angles.mean()), None, None, turns, None, None, length, note, each)
     places, true_places = relative[:, :3, 3], true_relative[:, :3, 3]
     own_scale = 1.0 if metric else _best_scale(places, true_places)
     moved = alignment.apply(ours[:, :3, 3])
+    distances = (own_scale * places - true_places)[1:].norm(dim=1)
     return CameraErrors(
         rotation_degrees=float(angles.mean()),
-        translation=float((own_scale * places - true_places)[1:].norm(dim=1).mean()),
+        translation=float(distances.mean()),
         ate=_rms(moved - theirs[:, :3, 3]),
         rpe_rotation_degrees=turns,
         rpe_translation=_rms(alignment.scale * steps[:, :3, 3] - true_steps[:, :3, 3]),
         scale=alignment.scale,
         path_length=length,
+        rotations_degrees=tuple(angles.tolist()),
+        translations=tuple(distances.tolist()),
     )
 
 

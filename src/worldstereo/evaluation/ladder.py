@@ -1,8 +1,5 @@
 """The ladder: the paper's ablation and its baselines on the same clips, at equal seeds."""
 
-import hashlib
-import os
-import platform
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -11,8 +8,6 @@ from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
-
-import torch
 
 import worldstereo
 from worldstereo.data.posed_video import read_posed_video
@@ -28,21 +23,20 @@ from worldstereo.evaluation.ladder_clips import (
     split_capture,
 )
 from worldstereo.evaluation.ladder_figures import clip_figures, path_figures
-from worldstereo.evaluation.ladder_pictures import labelled_sheet
-from worldstereo.evaluation.ladder_report import write_report
+from worldstereo.evaluation.ladder_report import ladder_protocol
+from worldstereo.evaluation.methods import weights_fingerprint
+from worldstereo.evaluation.protocol import Item, OnProgress, Result, measured_with, run_items, silent
+from worldstereo.evaluation.protocol_report import write_report
+from worldstereo.evaluation.report_pictures import labelled_sheet
 from worldstereo.evaluation.revisits import Crossing, fly, revisit_figures
 from worldstereo.evaluation.rungs import TRUTH, Makers, Rung, find_makers
-from worldstereo.files import read_json, remove_leftovers, write_json
+from worldstereo.files import read_json
 from worldstereo.images import save_png
-from worldstereo.models.hub import ModelSource
 from worldstereo.pipelines.generator import ClipConditions, VideoGenerator
 
 _COSTS = {"teacher": 10.0, "student": 1.0}  # roughly, of a clip, for the progress
 _SEEDS = 1_000_003
-_READ = 1 << 20
 _RECIPES = resources.files("worldstereo") / "weights" / "nano" / "recipes"
-
-OnProgress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -77,7 +71,7 @@ class LadderConfig:
     def settings(self) -> dict[str, Any]:
         """What results depend on."""
         values = {name: value for name, value in asdict(self).items() if name not in ("out", "scenes", "data")}
-        return values | {"weights": _fingerprint(self.model), "software": worldstereo.__version__}
+        return values | {"weights": weights_fingerprint(self.model), "software": worldstereo.__version__}
 
 
 @dataclass(frozen=True)
@@ -89,7 +83,7 @@ class _Task:
     scene: int | None
 
 
-def evaluate_ladder(config: LadderConfig, on_progress: OnProgress = lambda what, share: None) -> Path:
+def evaluate_ladder(config: LadderConfig, on_progress: OnProgress = silent) -> Path:
     """Make and measure all clips that are not there yet, then write tables and pictures; gives `ladder.md`.
 
     `out` gets `clips/` with one result file for each clip, `sheets/` with its pictures, `ladder.json`, `ladder.md`
@@ -101,20 +95,10 @@ def evaluate_ladder(config: LadderConfig, on_progress: OnProgress = lambda what,
     """
     makers = find_makers(config.model, config.steps, config.device)
     tasks, left_out = _tasks(config, makers)
-    _claim(config)
-    share = 1 / len(tasks)
-    for number, task in enumerate(tasks):
-        path = config.out / "clips" / f"{task.name}.json"
-        if path.is_file():
-            continue
-
-        def report(what: str, part: float, number: int = number, name: str = task.name) -> None:
-            on_progress(f"{name} ({number + 1} of {len(tasks)}): {what}", share * (number + part))
-
-        write_json(path, _evaluate_clip(config, makers, task, report))
-    results = [read_json(config.out / "clips" / f"{task.name}.json") for task in tasks]
-    on_progress("writing the report", 1.0)
-    return write_report(config.out, results, makers.rungs, _facts(config, makers), makers.skipped | left_out)
+    protocol = ladder_protocol(makers.rungs)
+    items = [Item(task.name, partial(_evaluate_clip, config, makers, task)) for task in tasks]
+    results = run_items(config.out, protocol, config.settings(), items, on_progress)
+    return write_report(config.out, protocol, results, _facts(config, makers), makers.skipped | left_out)
 
 
 def _tasks(config: LadderConfig, makers: Makers) -> tuple[list[_Task], dict[str, str]]:
@@ -149,25 +133,7 @@ def trained_on() -> frozenset[str]:
     return frozenset(source["folder"] for r in recipes for source in r.get("sources", ()) if source.get("folder"))
 
 
-def _claim(config: LadderConfig) -> None:
-    """Refuse a folder of other settings; results of both would be mixed."""
-    path = config.out / "settings.json"
-    remove_leftovers(config.out)
-    if path.is_file():
-        found, wanted = read_json(path), config.settings()
-        if different := [name for name in wanted if found.get(name) != wanted[name]]:
-            name = different[0]
-            raise InputError(
-                f"{config.out}: holds a ladder with {name} {found.get(name)!r}, not {wanted[name]!r}; "
-                f"choose another folder with --out"
-            )
-    elif config.out.is_dir() and any(config.out.iterdir()):
-        raise InputError(f"{config.out}: holds something else than a ladder; choose another folder with --out")
-    else:
-        write_json(path, config.settings())
-
-
-def _evaluate_clip(config: LadderConfig, makers: Makers, task: _Task, on_progress: OnProgress) -> dict[str, Any]:
+def _evaluate_clip(config: LadderConfig, makers: Makers, task: _Task, on_progress: OnProgress) -> Result:
     on_progress("making the scene", 0.0)
     clip = task.make()
     crossing = None
@@ -236,20 +202,6 @@ def _cost(rung: Rung) -> float:
     return _COSTS.get(rung.maker, 0.1)
 
 
-def _fingerprint(model: str) -> str | None:
-    """Of a local model's weights: of the names, sizes and beginnings of its files."""
-    source = ModelSource.parse(model)
-    if not isinstance(source.root, Path):
-        return None
-    digest = hashlib.sha256()
-    folder = source.root / source.subfolder
-    for path in sorted(folder.rglob("*.safetensors")):
-        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(_READ))
-    return digest.hexdigest()[:16]
-
-
 def _facts(config: LadderConfig, makers: Makers) -> dict[str, Any]:
     """What tables must say beside their figures."""
     command = f"worldstereo evaluate ladder --model {config.model} --scenes {config.scenes} --seed {config.seed}"
@@ -259,14 +211,10 @@ def _facts(config: LadderConfig, makers: Makers) -> dict[str, Any]:
         command += f" --steps {config.steps}"
     if not config.revisits:
         command += " --no-revisits"
-    hardware = f"{platform.machine()}, {os.cpu_count()} CPU cores, {torch.get_num_threads()} threads"
-    if config.device.startswith("cuda"):
-        hardware += f", {torch.cuda.get_device_name(config.device)}"
     return {
-        "software": f"worldstereo {worldstereo.__version__}, torch {torch.__version__}",
-        "hardware": hardware,
+        **measured_with(config.device),
         "model": config.model,
-        "weights": _fingerprint(config.model),
+        "weights": weights_fingerprint(config.model),
         "teacher_steps": config.steps,
         "clips": f"{makers.frames} frames of {makers.width}×{makers.height}",
         "seed": config.seed,

@@ -166,6 +166,30 @@ def capture_clip(
         InputError: the video has fewer than four frames.
     """
     targets, memory = split_capture(video.cameras, frames)
+    return _clip_of(video, targets, memory, frames, width, height, estimator, group)
+
+
+def clip_of_frames(
+    video: PosedVideo, targets: Sequence[int], width: int, height: int, estimator: DepthEstimator, group: str
+) -> LadderClip:
+    """Some frames of a posed video, of which only the first is known before; depth as of `capture_clip`.
+
+    Raises:
+        InputError: a picture or depth cannot be read, or estimated depth cannot be brought to the cameras' unit.
+    """
+    return _clip_of(video, list(targets), [], len(targets), width, height, estimator, group)
+
+
+def _clip_of(
+    video: PosedVideo,
+    targets: list[int],
+    memory: list[int],
+    frames: int,
+    width: int,
+    height: int,
+    estimator: DepthEstimator,
+    group: str,
+) -> LadderClip:
     loaded = video.load([*targets, *memory], width, height)
     sky = torch.zeros_like(loaded.depth, dtype=torch.bool)
     depth, source = loaded.depth, "stored"

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -11,6 +10,7 @@ from worldstereo.cameras import Cameras
 from worldstereo.evaluation.camera_metrics import camera_errors
 from worldstereo.evaluation.camera_recovery import recover_camera
 from worldstereo.evaluation.image_metrics import psnr, ssim
+from worldstereo.evaluation.protocol import Figure
 from worldstereo.evaluation.texture_metrics import (
     colour_distance,
     gradient_energy_ratio,
@@ -21,25 +21,6 @@ from worldstereo.evaluation.texture_metrics import (
 _FEWEST_PIXELS = 100
 _HIGHEST_PSNR = 100.0
 _STILL = 1e-3
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A column.
-
-    Attributes:
-        key: in JSON.
-        title: in tables.
-        digits: behind the point.
-        better: "higher", "lower" or "1" (the truth's own value).
-        compared: whether differences between rows are shown.
-    """
-
-    key: str
-    title: str
-    digits: int
-    better: str
-    compared: bool = False
 
 
 FIGURES = (

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scipy.special import stdtrit
+
 
 @dataclass(frozen=True)
 class Mean:
@@ -37,9 +39,22 @@ class Mean:
         value = f"{self.value:{'+' if signed else ''}.{digits}f}"
         return value if self.error is None else f"{value} ± {self.error:.{digits}f}"
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % confidence interval of the mean by Student's t; none for one value."""
+        if self.error is None:
+            return None
+        reach = float(stdtrit(self.count - 1, 0.975)) * self.error
+        return self.value - reach, self.value + reach
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {"mean": self.value, "standard_error": self.error, "count": self.count}
+        return {
+            "mean": self.value,
+            "standard_error": self.error,
+            "confidence_interval_95": self.interval,
+            "count": self.count,
+        }
 
 
 def paired(values: Sequence[float | None], others: Sequence[float | None]) -> Mean | None:

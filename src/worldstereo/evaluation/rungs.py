@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from worldstereo.cameras import Cameras
 from worldstereo.evaluation.baselines import ConstantDepth, NearestFrame, WarpedReferences
+from worldstereo.evaluation.methods import once
 from worldstereo.files import read_json
 from worldstereo.geometry.rendering import PointRender
 from worldstereo.memory.references import References
@@ -158,9 +159,9 @@ def find_makers(model: str, steps: int | None = None, device: str = "cpu") -> Ma
         "constant depth": ConstantDepth,
     }
     if has_teacher:
-        makers["teacher"] = _once(lambda: create_generator(teacher, GeneratorOptions(steps=steps), placement))
+        makers["teacher"] = once(lambda: create_generator(teacher, GeneratorOptions(steps=steps), placement))
     if distilled:
-        makers["student"] = _once(lambda: create_generator(model, GeneratorOptions(), placement))
+        makers["student"] = once(lambda: create_generator(model, GeneratorOptions(), placement))
     reasons = {"teacher": f"{model} has no subfolder {_TEACHER}", "student": f"{model} is not distilled"}
     skipped = {rung.name: reasons[rung.maker] for rung in RUNGS if rung.maker not in makers}
     if not files.has("stereo"):
@@ -173,14 +174,3 @@ def find_makers(model: str, steps: int | None = None, device: str = "cpu") -> Ma
 def _exists(model: str) -> bool:
     source = ModelSource.parse(model)
     return ModelFiles(source).has("backbone")
-
-
-def _once(create: Callable[[], Any]) -> Callable[[], Any]:
-    made: list[Any] = []
-
-    def get() -> Any:
-        if not made:
-            made.append(create())
-        return made[0]
-
-    return get

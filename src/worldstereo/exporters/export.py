@@ -8,7 +8,13 @@ from pathlib import Path
 import torch
 
 from worldstereo.cameras import Cameras
-from worldstereo.cameras.files import write_colmap_binary, write_colmap_text, write_official, write_transforms
+from worldstereo.cameras.files import (
+    write_colmap_binary,
+    write_colmap_text,
+    write_official,
+    write_transforms,
+    write_world_mirror,
+)
 from worldstereo.errors import InputError
 from worldstereo.exporters.colmap import observe
 from worldstereo.exporters.glb import write_glb
@@ -131,6 +137,12 @@ def _write_official(world: World, folder: Path) -> None:
             write_video(renders / name, torch.stack(pictures), FRAMES_PER_SECOND)
 
 
+def _write_world_mirror(world: World, folder: Path) -> None:
+    """Pictures, and cameras as priors, as WorldMirror's scripts take them."""
+    cameras, names = _copy_frames(world, folder / "images")
+    write_world_mirror(folder / "cameras.json", cameras, [Path(name).stem for name in names])
+
+
 def _write_cameras(world: World, path: Path) -> None:
     """The cameras of all frames in one camera.json; names are the frames' places in the world folder."""
     clips = _finished(world)
@@ -163,5 +175,6 @@ FORMATS: dict[str, Format] = {
     "colmap-text": Format("the same as text", True, _write_colmap_text),
     "transforms": Format("nerfstudio's transforms.json with images and cloud", True, _write_transforms),
     "official": Format("scene of the official WorldStereo release", True, _write_official),
+    "world-mirror": Format("images and camera priors for WorldMirror", True, _write_world_mirror),
     "cameras": Format("camera.json of all frames", False, _write_cameras),
 }

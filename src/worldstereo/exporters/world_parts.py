@@ -13,10 +13,8 @@ from worldstereo.geometry.point_cloud import PointCloud
 from worldstereo.geometry.splats import GaussianSplats
 from worldstereo.geometry.triangle_mesh import TriangleMesh
 from worldstereo.pipelines.world_folder import World
-from worldstereo.reconstruction.folder import ReconstructionFolder, read_tensors
+from worldstereo.reconstruction.folder import ReconstructionFolder
 from worldstereo.reconstruction.fusion import FusedCloud
-
-_SPLATS = ("means", "scales", "rotations", "opacities", "colors")
 
 
 def frame_of(world: World) -> SceneFrame:
@@ -42,12 +40,11 @@ def splats_of(world: World) -> GaussianSplats:
     Raises:
         InputError: there are none yet, or their file is damaged.
     """
-    path = _folder(world).folder / "splats.safetensors"
-    if not path.is_file():
+    folder = _folder(world)
+    if not folder.has_splats:
         raise _missing(world, "splats")
-    tensors, _ = read_tensors(path)
-    with _whole(path):
-        splats = GaussianSplats(**{name: tensors[name] for name in _SPLATS})
+    with _whole(folder.folder / "splats.safetensors"):
+        splats = folder.splats
         _require_columns(means=splats.means, scales=splats.scales, colors=splats.colors)
     return splats
 

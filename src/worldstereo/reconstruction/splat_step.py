@@ -7,7 +7,6 @@ import torch
 
 from worldstereo.cameras import Cameras
 from worldstereo.errors import InputError
-from worldstereo.files import write_tensors
 from worldstereo.reconstruction.fly_through import fly_through_cameras, write_fly_through
 from worldstereo.reconstruction.folder import ReconstructionFolder
 from worldstereo.reconstruction.posed_frames import PosedFrames
@@ -35,7 +34,7 @@ def reconstruct_splats(
     Raises:
         InputError: a file is missing, damaged, or cannot be written.
     """
-    final, film, checkpoint = (folder.folder / name for name in OUTPUTS)
+    film, checkpoint = (folder.folder / name for name in OUTPUTS[1:])
     cloud = folder.cloud
     if not len(cloud):
         return {"splats": 0, "reason": "there is no surface, only sky"}
@@ -45,7 +44,7 @@ def reconstruct_splats(
 
     views = splat_views(frames, folder, least_confidence)
     splats, found = make_splats(views, cloud, folder.sky, settings, report, checkpoint=checkpoint)
-    write_tensors(final, {name: value.contiguous() for name, value in vars(splats).items()})
+    folder.write_splats(splats)
     figures = {
         "splats": found.count,
         "optimised_for_seconds": round(found.seconds, 1),

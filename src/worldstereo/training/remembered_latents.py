@@ -1,6 +1,6 @@
 """Latents of frames that a run has encoded before.
 
-Clips are drawn many times, and encoding a small clip costs as much as half of a step of the network that learns from it.
+Clips are drawn many times, and encoding a small clip costs half as much as the step of the network that learns from it.
 """
 
 import hashlib

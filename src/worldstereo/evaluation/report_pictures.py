@@ -1,4 +1,4 @@
-"""The ladder to look at: a sheet for each clip, and bars for each figure."""
+"""Results to look at: a sheet of frames, and bars for each figure."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,0 +1,1 @@
+"""From frames with exact cameras to a scene worth keeping: consistent depth, cloud, mesh."""

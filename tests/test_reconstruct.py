@@ -1,0 +1,394 @@
+"""The whole reconstruction: from a world and from a folder, resume after a kill, bad input, the real command."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import types
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from box_room import look, predicted, see_room
+from conftest import run_command
+from textured_wall import textured_wall
+from worldstereo.cameras import Cameras
+from worldstereo.cameras.files import write_official, write_transforms
+from worldstereo.depth.base import DepthPrediction
+from worldstereo.errors import InputError
+from worldstereo.exporters.ply import read_ply
+from worldstereo.geometry.point_cloud import PointCloud
+from worldstereo.images import save_png
+from worldstereo.memory.lifting import lift_picture
+from worldstereo.pipelines.warp import WarpGenerator
+from worldstereo.pipelines.world import Settings, WorldPipeline
+from worldstereo.pipelines.world_folder import World
+from worldstereo.reconstruction.external import create_reconstructor, predict_jointly
+from worldstereo.reconstruction.folder import ReconstructionFolder
+from worldstereo.reconstruction.posed_frames import PosedFrames
+from worldstereo.reconstruction.reconstruct import ReconstructionSettings, reconstruct, reconstruct_frames
+
+SMALL = Settings(trajectories=("orbit-right:8", "orbit-up:5"), short_side=96, frames=4)
+QUICK = ReconstructionSettings(refine=False, mesh=False)
+
+
+class WarpedTruth:
+    """The box room's depth, each frame in a scale and shift of disparity of its own; counts how often it is asked."""
+
+    name = "warped truth"
+
+    def __init__(self, images, depths, spread=0.1):
+        self.spread = spread
+        self.known = [(image, depth) for image, depth in zip(images, depths, strict=True)]
+        self.asked = 0
+
+    def estimate(self, image, intrinsics=None, hint=None):
+        self.asked += 1
+        for number, (known, depth) in enumerate(self.known):
+            if torch.allclose(image, known, atol=0.01):
+                disparity = (0.7 + self.spread * number) / depth + 0.02
+                return predicted(1 / disparity)
+        raise AssertionError("asked for a picture that is not known")
+
+
+class FlatDepth:
+    """A wall at three units, or the hint where there is one."""
+
+    name = "flat"
+
+    def estimate(self, image, intrinsics=None, hint=None):
+        depth = torch.full(image.shape[1:], 3.0)
+        if hint is not None:
+            depth = torch.where(hint > 0, hint, depth)
+        return predicted(depth)
+
+
+class SkyOnly:
+    """Nothing but sky."""
+
+    name = "sky"
+
+    def estimate(self, image, intrinsics=None, hint=None):
+        nothing = torch.zeros(image.shape[1:])
+        return DepthPrediction(nothing, torch.ones(image.shape[1:], dtype=torch.bool), None, False, "sky")
+
+
+class NotANumber:
+    """Every second answer has a depth that is not finite."""
+
+    name = "broken"
+
+    def __init__(self):
+        self.asked = 0
+
+    def estimate(self, image, intrinsics=None, hint=None):
+        self.asked += 1
+        if self.asked % 2:
+            return predicted(torch.full(image.shape[1:], torch.nan))
+        return FlatDepth().estimate(image, intrinsics, hint)
+
+
+def room_frames(places=(0.0, -0.2, 0.2, -0.4, 0.4), with_cloud: bool = True) -> tuple[PosedFrames, WarpedTruth]:
+    """Frames of the box room; the first one's points are known."""
+    cameras = Cameras.cat([look(x, 0.0) for x in places])
+    images, depth = see_room(cameras)
+    levels = (images * 255).round().to(torch.uint8)
+    cloud = PointCloud.empty()
+    if with_cloud:
+        cloud = lift_picture(images[0], predicted(depth[0]), cameras[0]).cloud
+    frames = PosedFrames(
+        cameras=cameras,
+        clips=("a",) * len(places),
+        names=tuple(f"f{n}" for n in range(len(places))),
+        cloud=cloud,
+        sky=PointCloud.empty(),
+        read=lambda index: levels[index],
+    )
+    return frames, WarpedTruth(images, depth)
+
+
+@pytest.fixture
+def world(room_photo, tmp_path) -> World:
+    return WorldPipeline(WarpGenerator(), FlatDepth())(room_photo, tmp_path / "w", SMALL)
+
+
+def room_error(points: torch.Tensor) -> torch.Tensor:
+    """Distance from points to the room's walls and box, along the axes (small distances only)."""
+    low, high = torch.tensor([-3.0, -1.5, -2.0]), torch.tensor([3.0, 1.5, 5.0])
+    walls = torch.minimum((points - low).abs(), (points - high).abs()).amin(dim=1)
+    box = (points - torch.tensor([-0.05, 0.85, 2.5])).abs() - torch.tensor([0.55, 0.65, 0.5])
+    return torch.minimum(walls, box.amax(dim=1).abs())
+
+
+def test_the_room_comes_back_from_depth_of_unknown_scale(tmp_path):
+    frames, estimator = room_frames()
+    result = reconstruct_frames(frames, tmp_path / "r", estimator)
+    cloud = result.cloud
+    assert len(cloud) > 5000
+    assert float(room_error(cloud.points).quantile(0.95)) < 0.03
+    depth, confidence, sky = result.depth("f1")
+    truth = see_room(frames.cameras[1])[1][0]
+    known = depth > 0
+    assert float(known.float().mean()) > 0.9
+    assert float((depth / truth - 1).abs()[known].median()) < 0.005
+    assert float(confidence[known].median()) > 0.7
+    assert not bool(sky.any())
+    assert float(room_error(result.mesh.vertices).quantile(0.9)) < 0.1
+    record = result.record
+    assert record["steps"]["align"]["figures"]["frames"] == {"aligned": 5}
+    assert all(step["done"] for step in record["steps"].values())
+    assert not (tmp_path / "r" / "working").exists()
+
+
+def test_a_world_is_reconstructed_in_its_own_folder_and_a_second_run_does_nothing(world):
+    result = reconstruct(world, FlatDepth(), QUICK)
+    assert result.folder == world.folder / "reconstruction"
+    assert len(result.cloud) > 1000
+    assert result.names[0] == "input"
+    assert len(result.names) == 1 + 2 * 3  # the first frame of each clip is the input again
+    before = {path: path.stat().st_mtime_ns for path in result.folder.rglob("*.safetensors")}
+    reconstruct(world, FlatDepth(), QUICK)
+    assert {path: path.stat().st_mtime_ns for path in result.folder.rglob("*.safetensors")} == before
+
+
+def test_other_options_redo_what_depends_on_them_alone(tmp_path):
+    frames, estimator = room_frames()
+    reconstruct_frames(frames, tmp_path / "r", estimator, QUICK)
+    asked = estimator.asked
+    depth = (tmp_path / "r" / "depth" / "f0.safetensors").stat().st_mtime_ns
+    sure = reconstruct_frames(frames, tmp_path / "r", estimator, replace(QUICK, least_confidence=0.8))
+    assert estimator.asked == asked
+    assert (tmp_path / "r" / "depth" / "f0.safetensors").stat().st_mtime_ns == depth
+    assert float(sure.cloud.confidence.min()) >= 0.79
+    reconstruct_frames(frames, tmp_path / "r", estimator, replace(QUICK, neighbours=2))
+    assert estimator.asked == asked + 5
+    assert (tmp_path / "r" / "depth" / "f0.safetensors").stat().st_mtime_ns > depth
+
+
+class Killed(Exception):
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize("when", [3, 7, 12])
+def test_a_stopped_run_goes_on_and_ends_with_the_same(when, tmp_path):
+    frames, estimator = room_frames()
+    settings = ReconstructionSettings(mesh=False)
+    whole = reconstruct_frames(frames, tmp_path / "whole", estimator, settings)
+    calls = 0
+
+    def stop(what: str, share: float) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == when:
+            raise Killed
+
+    with pytest.raises(Killed):
+        reconstruct_frames(frames, tmp_path / "r", estimator, settings, stop)
+    resumed = reconstruct_frames(frames, tmp_path / "r", estimator, settings)
+    for name in ("points", "colors", "normals", "confidence"):
+        assert torch.equal(getattr(resumed.cloud, name), getattr(whole.cloud, name))
+
+
+def test_progress_only_goes_up(tmp_path):
+    frames, estimator = room_frames()
+    shares = []
+    reconstruct_frames(frames, tmp_path / "r", estimator, on_progress=lambda what, share: shares.append(share))
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+def test_without_a_cloud_the_scale_comes_from_the_cameras(tmp_path):
+    images, depth, cameras = textured_wall(3.0, 0.3)
+    levels = (images * 255).round().to(torch.uint8)
+    frames, _ = room_frames(places=(0.0, 0.1, 0.2, 0.3), with_cloud=False)
+    frames = replace(frames, cameras=cameras, read=lambda index: levels[index])
+    result = reconstruct_frames(frames, tmp_path / "r", WarpedTruth(images, depth), replace(QUICK, refine=True))
+    assert "triangulated" in result.record["notes"][0]
+    found, _, _ = result.depth("f1")
+    inner = (slice(10, -10), slice(24, -24))
+    assert float((found / depth[1] - 1).abs()[inner].median()) < 0.01
+
+
+def test_one_frame_gives_what_one_frame_can(tmp_path):
+    frames, estimator = room_frames(places=(0.0,), with_cloud=False)
+    result = reconstruct_frames(frames, tmp_path / "r", estimator, ReconstructionSettings(mesh=False))
+    assert "one frame only" in result.record["notes"][0]
+    assert len(result.cloud) > 5000
+    assert float(result.cloud.confidence.max()) <= 0.503  # nobody confirms it
+
+
+def test_cameras_that_only_turn_are_told_and_still_give_a_cloud(tmp_path):
+    cameras = Cameras.cat([look(0.0, yaw) for yaw in (0.0, 8.0, 16.0)])
+    images, depth = see_room(cameras)
+    frames, _ = room_frames(places=(0.0, 0.1, 0.2), with_cloud=False)
+    levels = (images * 255).round().to(torch.uint8)
+    frames = replace(frames, cameras=cameras, read=lambda index: levels[index])
+    result = reconstruct_frames(frames, tmp_path / "r", WarpedTruth(images, depth), ReconstructionSettings(mesh=False))
+    assert "only turn" in result.record["notes"][0]
+    assert result.record["steps"]["depth"]["figures"]["alone"] == 3
+    assert len(result.cloud) > 5000
+    assert float(result.cloud.points[:, 0].max()) > 2.5  # the right wall, that the first frame hardly shows
+
+
+def test_only_sky_is_refused_in_one_sentence(tmp_path):
+    frames, _ = room_frames(with_cloud=False)
+    with pytest.raises(InputError, match="only sky"):
+        reconstruct_frames(frames, tmp_path / "r", SkyOnly(), QUICK)
+    frames, _ = room_frames()
+    with pytest.raises(InputError, match="no frame has a depth"):
+        reconstruct_frames(frames, tmp_path / "r", SkyOnly(), QUICK)
+
+
+def test_depth_that_is_not_finite_costs_its_frames_only(tmp_path):
+    frames, _ = room_frames()
+    result = reconstruct_frames(frames, tmp_path / "r", NotANumber(), QUICK)
+    figures = result.record["steps"]["align"]["figures"]
+    assert figures["frames"]["failed"] == 3
+    assert "finite" in figures["reasons"]["f0"]
+    assert len(result.cloud) > 1000
+
+
+def test_frames_without_overlap_are_named_and_the_rest_is_kept(tmp_path):
+    cameras = Cameras.cat([look(0.0, 0.0), look(0.2, 0.0), look(0.0, 180.0)])
+    images, depth = see_room(cameras)
+    frames, _ = room_frames(places=(0.0, 0.2, 0.4))
+    levels = (images * 255).round().to(torch.uint8)
+    frames = replace(frames, cameras=cameras, read=lambda index: levels[index])
+    result = reconstruct_frames(frames, tmp_path / "r", WarpedTruth(images, depth, spread=0.0), QUICK)
+    figures = result.record["steps"]["align"]["figures"]
+    assert figures["frames"]["aligned"] == 2
+    assert "f2" in figures["reasons"]
+    assert len(result.cloud) > 5000
+
+
+def test_unfinished_and_damaged_clips_are_left_out_with_a_note(world):
+    (world.clips[1].folder / "done").unlink()
+    frames = PosedFrames.of_world(world)
+    assert frames.notes == ("clips that are not finished are left out: 001-orbit-up-5",)
+    assert len(frames) == 1 + 3
+    (world.clips[0].folder / "frames" / "003.png").unlink()
+    frames = PosedFrames.of_world(world)
+    assert "it has 3 frames but 4 cameras" in frames.notes[1]
+    assert frames.names == ("input",)
+
+
+def test_clips_of_another_size_are_resized_with_their_cameras(world):
+    clip = world.clips[0]
+    write_official(clip.folder / "cameras.json", clip.cameras.resized(72, 48))
+    for path in sorted((clip.folder / "frames").glob("*.png")):
+        save_png(path, torch.zeros(3, 48, 72))
+    frames = PosedFrames.of_world(world)
+    assert "resized from 72×48" in frames.notes[0]
+    assert frames.frame(1).shape == (3, 96, 144)
+    assert (frames.cameras.width, frames.cameras.height) == (144, 96)
+
+
+def test_a_folder_with_other_things_is_refused_untouched(tmp_path):
+    (tmp_path / "depth").mkdir()
+    (tmp_path / "depth" / "mine.txt").write_text("mine")
+    frames, estimator = room_frames()
+    with pytest.raises(InputError, match="not empty and holds no reconstruction"):
+        reconstruct_frames(frames, tmp_path, estimator, QUICK)
+    assert (tmp_path / "depth" / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "option"), [("neighbours", 0, "neighbours"), ("least_confidence", 1.0, "confidence")]
+)
+def test_settings_out_of_range_are_named(field, value, option):
+    with pytest.raises(InputError, match=f"--{option}"):
+        replace(ReconstructionSettings(), **{field: value})
+
+
+class FakeDepthAnything3:
+    """Stands for the package: the room in another unit and turned, at half the size."""
+
+    def __init__(self, depth, cameras):
+        self.depth, self.cameras = depth, cameras
+
+    def to(self, device):
+        return self
+
+    def inference(self, image, extrinsics, intrinsics):
+        assert image[0].dtype.name == "uint8"
+        assert image[0].shape[2] == 3
+        turn = torch.tensor([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])
+        moved = self.cameras.transformed(turn, torch.tensor([1.0, 2, 3]), 0.25)
+        half = 0.25 * self.depth[:, ::2, ::2]
+        half[:, 0, 0] = torch.nan
+        return types.SimpleNamespace(depth=half.numpy(), extrinsics=moved.cam_from_world[:, :3].numpy())
+
+
+@pytest.mark.parametrize("places", [(0.0, -0.2, 0.2, -0.4, 0.4), (0.0,)])
+def test_an_external_reconstructor_comes_back_to_our_unit(places, monkeypatch, tmp_path):
+    """With a stand-in for the package: its network and weights were not run."""
+    frames, _ = room_frames(places)
+    images, depth = see_room(frames.cameras)
+    fake = types.ModuleType("depth_anything_3.api")
+    fake.DepthAnything3 = types.SimpleNamespace(from_pretrained=lambda model: FakeDepthAnything3(depth, frames.cameras))
+    monkeypatch.setitem(sys.modules, "depth_anything_3", types.ModuleType("depth_anything_3"))
+    monkeypatch.setitem(sys.modules, "depth_anything_3.api", fake)
+    network = create_reconstructor("da3:some/model")
+    found = predict_jointly(network, images, frames.cameras)
+    unit = 1.0 if len(places) > 1 else 0.25  # one camera tells no unit
+    error = (found[0].depth / (unit * depth[0]) - 1).abs()[found[0].valid]
+    assert float(error.median()) < 0.01
+    assert float(found[0].depth[0, 0]) == 0
+    result = reconstruct_frames(frames, tmp_path / "r", network, QUICK)
+    assert float(room_error(result.cloud.points).quantile(0.9)) < 0.05
+
+
+def test_external_reconstructors_that_are_not_there_are_named():
+    with pytest.raises(InputError, match="depth_anything_3"):
+        create_reconstructor("da3")
+    with pytest.raises(InputError, match="known: da3"):
+        create_reconstructor("vggt")
+
+
+def test_damaged_files_are_named(tmp_path):
+    frames, estimator = room_frames()
+    result = reconstruct_frames(frames, tmp_path / "r", estimator, QUICK)
+    (result.folder / "cloud.safetensors").write_bytes(b"no")
+    with pytest.raises(InputError, match=r"cloud\.safetensors: is damaged"):
+        _ = ReconstructionFolder(result.folder).cloud
+    with pytest.raises(InputError, match="no such file"):
+        result.depth("nothing")
+
+
+def test_the_command_reconstructs_a_world_and_survives_a_kill(world):
+    arguments = (world.folder, "--quiet", "--depth", "nano")
+    process = subprocess.Popen([sys.executable, "-m", "worldstereo.cli", "reconstruct", *map(str, arguments)])
+    working = world.folder / "reconstruction" / "working" / "aligned"
+    deadline = time.monotonic() + 240
+    while not list(working.glob("*.safetensors")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = run_command("reconstruct", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "7 frames" in done.stdout
+    folder = world.folder / "reconstruction"
+    record = json.loads((folder / "reconstruction.json").read_text())
+    assert record["conventions"]["axes"].startswith("OpenCV")
+    assert len(read_ply(folder / "point_cloud.ply")) == record["steps"]["cloud"]["figures"]["points"]
+    assert (folder / "mesh.glb").stat().st_size > 1000
+    assert not list(Path(folder).rglob(".writing-*"))
+
+
+def test_the_command_reconstructs_a_folder_and_refuses_what_is_neither(tmp_path):
+    frames, _ = room_frames(places=(0.0, 0.2, 0.4))
+    folder = tmp_path / "photos"
+    names = []
+    for index in range(3):
+        names.append(f"images/{index}.png")
+        save_png(folder / names[-1], frames.frame(index))
+    write_transforms(folder / "transforms.json", frames.cameras, names)
+    done = run_command("reconstruct", folder, "--quiet", "--no-mesh")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "photos.reconstruction" / "point_cloud.ply").is_file()
+    refused = run_command("reconstruct", tmp_path / "nothing", "--quiet")
+    assert refused.returncode == 2
+    assert "Traceback" not in refused.stderr
