@@ -20,6 +20,7 @@ from worldstereo.cameras.files import write_official, write_transforms
 from worldstereo.depth.base import DepthPrediction
 from worldstereo.errors import InputError
 from worldstereo.exporters.ply import read_ply
+from worldstereo.exporters.splat_ply import read_splat_ply
 from worldstereo.geometry.point_cloud import PointCloud
 from worldstereo.images import save_png
 from worldstereo.memory.lifting import lift_picture
@@ -359,7 +360,7 @@ def test_damaged_files_are_named(tmp_path):
 
 
 def test_the_command_reconstructs_a_world_and_survives_a_kill(world):
-    arguments = (world.folder, "--quiet", "--depth", "nano")
+    arguments = (world.folder, "--quiet", "--depth", "nano", "--splats", "0")
     process = subprocess.Popen([sys.executable, "-m", "worldstereo.cli", "reconstruct", *map(str, arguments)])
     working = world.folder / "reconstruction" / "working" / "aligned"
     deadline = time.monotonic() + 240
@@ -388,7 +389,11 @@ def test_the_command_reconstructs_a_folder_and_refuses_what_is_neither(tmp_path)
     write_transforms(folder / "transforms.json", frames.cameras, names)
     done = run_command("reconstruct", folder, "--quiet", "--no-mesh")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "photos.reconstruction" / "point_cloud.ply").is_file()
+    made = tmp_path / "photos.reconstruction"
+    assert (made / "point_cloud.ply").is_file()
+    record = json.loads((made / "reconstruction.json").read_text())
+    assert len(read_splat_ply(made / "splats.ply").splats) == record["steps"]["splats"]["figures"]["splats"]
+    assert "mesh" not in record["steps"]
     refused = run_command("reconstruct", tmp_path / "nothing", "--quiet")
     assert refused.returncode == 2
     assert "Traceback" not in refused.stderr

@@ -195,7 +195,7 @@ def test_an_exact_prediction_has_no_loss() -> None:
         time = torch.tensor([t])
         velocity = (noised(clean, noise, time) - wrong) / time
         loss = velocity_loss(velocity, clean, noise, time, weight, True)
-        torch.testing.assert_close(loss, torch.tensor([0.25 / max(t, 0.1) ** 2]), rtol=1e-3, atol=0)
+        torch.testing.assert_close(loss, torch.tensor([0.25 / max(t, 0.5) ** 2]), rtol=1e-3, atol=0)
 
 
 def test_a_new_backbone_that_predicts_residuals_begins_at_the_filled_render(folders, tmp_path) -> None:

@@ -68,4 +68,4 @@ class RememberingCodec:
 
 def _key(frame: Float[Tensor, "3 h w"]) -> bytes:
     header = f"{frame.dtype} {tuple(frame.shape)}".encode()
-    return hashlib.blake2b(frame.contiguous().numpy(), digest_size=16, key=header[:64]).digest()
+    return hashlib.blake2b(frame.contiguous().numpy().data, digest_size=16, key=header[:64]).digest()
