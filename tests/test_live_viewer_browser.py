@@ -161,16 +161,18 @@ def test_standing_at_a_camera_shows_exactly_its_view_and_compares_it(page, viewe
     one = viewer._world.clips[0].cameras[1]
     view = client_of(viewer).camera
     until(page, lambda: view.fov == pytest.approx(window_fov(one, view.aspect), abs=1e-3))
-    page.wait_for_timeout(3000)
-    picture = pixels(page)
-    rows, columns = np.nonzero(is_magenta(picture))
-    found = columns.mean() + 0.5, rows.mean() + 0.5
     pixel = one.project(MARKER[None])[0][0, 0].numpy()
     k = one.intrinsics[0].numpy()
     ray = (pixel - k[:2, 2]) / k[[0, 1], [0, 1]]
-    height, width = picture.shape[:2]
+    height, width = pixels(page).shape[:2]
     focal = height / 2 / np.tan(window_fov(one, width / height) / 2)
-    assert found == pytest.approx((width / 2 + focal * ray[0], height / 2 + focal * ray[1]), abs=2.0)
+    expected = pytest.approx((width / 2 + focal * ray[0], height / 2 + focal * ray[1]), abs=2.0)
+
+    def marker() -> tuple[float, float]:
+        rows, columns = np.nonzero(is_magenta(pixels(page)))
+        return (columns.mean() + 0.5, rows.mean() + 0.5) if len(rows) else (0.0, 0.0)
+
+    until(page, lambda: marker() == expected)
     viewer._clips._wipe.value = 1.0
     viewer._clips._compare()
     until(page, lambda: share(page, is_magenta) == 0)
