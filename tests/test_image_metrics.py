@@ -8,13 +8,13 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from worldstereo.errors import InputError
-from worldstereo.evaluation.image_metrics import ms_ssim, psnr, psnr_of_frames, ssim
 from worldstereo.evaluation.texture_metrics import (
     colour_distance,
     gradient_energy_ratio,
     seam_gradient_ratio,
     texture_distance,
 )
+from worldstereo.image_metrics import ms_ssim, psnr, psnr_of_frames, ssim
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:

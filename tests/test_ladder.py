@@ -18,7 +18,6 @@ from worldstereo.cli import app
 from worldstereo.errors import InputError
 from worldstereo.evaluation import ladder
 from worldstereo.evaluation.baselines import ConstantDepth, NearestFrame, WarpedReferences
-from worldstereo.evaluation.image_metrics import psnr
 from worldstereo.evaluation.ladder import LadderConfig, evaluate_ladder, trained_on
 from worldstereo.evaluation.ladder_clips import LadderClip, find_captures, split_capture
 from worldstereo.evaluation.report_table import Mean, markdown_table, paired
@@ -26,6 +25,7 @@ from worldstereo.evaluation.reprojection import View, sample, seen_in
 from worldstereo.evaluation.revisits import Crossing, fly, revisit_figures
 from worldstereo.evaluation.rungs import RUNGS, find_makers
 from worldstereo.files import write_json
+from worldstereo.image_metrics import psnr
 from worldstereo.images import save_depth_png16, save_png
 from worldstereo.pipelines.generator import ClipConditions
 from worldstereo.pipelines.keyframe_video import KeyframeVideoPipeline

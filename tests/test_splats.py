@@ -12,10 +12,10 @@ from box_room import look, see_room
 from worldstereo.cameras import Cameras
 from worldstereo.cameras.rotations import matrix_from_quaternion
 from worldstereo.errors import InputError
-from worldstereo.evaluation.image_metrics import ssim
 from worldstereo.geometry import PointCloud
 from worldstereo.geometry.splat_rasterizer import composite_splats, render_splats
 from worldstereo.geometry.splats import GaussianSplats
+from worldstereo.image_metrics import ssim
 from worldstereo.reconstruction import splat_optimization
 from worldstereo.reconstruction.fusion import FusedCloud
 from worldstereo.reconstruction.splat_initialization import splats_from_cloud, splats_from_sky, thin_cloud

@@ -9,7 +9,6 @@ from torch import Tensor
 from worldstereo.cameras import Cameras
 from worldstereo.evaluation.camera_metrics import camera_errors
 from worldstereo.evaluation.camera_recovery import recover_camera
-from worldstereo.evaluation.image_metrics import psnr, ssim
 from worldstereo.evaluation.protocol import Figure
 from worldstereo.evaluation.texture_metrics import (
     colour_distance,
@@ -17,6 +16,7 @@ from worldstereo.evaluation.texture_metrics import (
     seam_gradient_ratio,
     texture_distance,
 )
+from worldstereo.image_metrics import psnr, ssim
 
 _FEWEST_PIXELS = 100
 _HIGHEST_PSNR = 100.0

@@ -11,9 +11,9 @@ from torch import Tensor
 from worldstereo.cameras import Cameras
 from worldstereo.data.procedural import ProceduralScene
 from worldstereo.depth.base import DepthPrediction
-from worldstereo.evaluation.image_metrics import psnr
 from worldstereo.evaluation.reprojection import View, sample, seen_in
 from worldstereo.evaluation.rungs import Rung
+from worldstereo.image_metrics import psnr
 from worldstereo.memory.global_geometric import GlobalGeometricMemory
 from worldstereo.memory.lifting import lift_picture
 from worldstereo.memory.references import References

@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from worldstereo.cameras import Cameras
-from worldstereo.evaluation.image_metrics import psnr
 from worldstereo.evaluation.reprojection import View, sample, seen_in
+from worldstereo.image_metrics import psnr
 from worldstereo.memory.global_geometric import GlobalGeometricMemory
 from worldstereo.pipelines.world_folder import World
 

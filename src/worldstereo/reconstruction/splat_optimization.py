@@ -14,11 +14,11 @@ from torch import Tensor
 from worldstereo.cameras import Cameras
 from worldstereo.cameras.rotations import matrix_from_quaternion
 from worldstereo.errors import InputError
-from worldstereo.evaluation.image_metrics import psnr_of_frames
 from worldstereo.files import write_tensors
 from worldstereo.geometry.point_cloud import PointCloud
 from worldstereo.geometry.splat_rasterizer import BLUR, composite_splats, render_splats
 from worldstereo.geometry.splats import GaussianSplats
+from worldstereo.image_metrics import psnr_of_frames
 from worldstereo.reconstruction.consistency import surface_normals
 from worldstereo.reconstruction.fusion import FusedCloud
 from worldstereo.reconstruction.splat_initialization import splats_from_cloud, splats_from_sky
