@@ -5,10 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldstereo.geometry.inpainting import pull_push
+from worldstereo.cameras import Cameras
+from worldstereo.geometry.inpainting import background_importance, pull_push
 from worldstereo.geometry.rendering import PointRender
 from worldstereo.pipelines.clip_inputs import shrink_render
-from worldstereo.pipelines.compositing import agree_exposure, compose_clip, fill_holes, wide_holes
+from worldstereo.pipelines.compositing import agree_exposure, complete_clip, fill_holes, wide_holes
 
 HEIGHT, WIDTH = 60, 96
 
@@ -29,6 +30,17 @@ def square_hole(height: int = HEIGHT, width: int = WIDTH) -> torch.Tensor:
     holes = torch.zeros(height, width, dtype=torch.bool)
     holes[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4] = True
     return holes
+
+
+def compose_clip(render: PointRender, small: PointRender, content: torch.Tensor) -> torch.Tensor:
+    """Frames whose holes have the content and no texture."""
+    frames = []
+    for index, own in enumerate(content):
+        importance = background_importance(small.depth[index])
+        agreed = agree_exposure(own, small.rgb[index], ~small.hole_mask[index], importance)
+        importance = background_importance(render.depth[index])
+        frames.append(fill_holes(render.rgb[index], render.hole_mask[index], importance, agreed))
+    return torch.stack(frames)
 
 
 def ones(holes: torch.Tensor) -> torch.Tensor:
@@ -170,3 +182,50 @@ def test_a_render_of_the_same_size_stays_as_it_is_and_sky_has_no_depth():
     sky.depth[:] = 0
     assert (shrink_render(sky, 24, 15).depth == 0).all()
     assert not shrink_render(sky, 24, 15).hole_mask.any()
+
+
+def wall_clip() -> tuple[PointRender, torch.Tensor, Cameras]:
+    """A wall of vertical stripes, 8 pixels a period, seen by three cameras side by side, 12 pixels of it apart.
+
+    Each next camera sees 12 more columns on the right that the first did not.
+    """
+    columns = torch.arange(WIDTH + 24).float()
+    stripes = (0.5 + 0.3 * torch.sin(2 * torch.pi * columns / 8)).expand(3, HEIGHT, -1)
+    truth = torch.stack([stripes[:, :, 12 * k : 12 * k + WIDTH] for k in range(3)])
+    holes = torch.zeros(3, HEIGHT, WIDTH, dtype=torch.bool)
+    for k in (1, 2):
+        holes[k, :, WIDTH - 12 * k :] = True
+    focal, depth = 80.0, 2.0
+    poses = torch.eye(4).repeat(3, 1, 1)
+    poses[:, 0, 3] = -torch.arange(3) * 12 * depth / focal
+    intrinsics = torch.tensor([[focal, 0, WIDTH / 2], [0, focal, HEIGHT / 2], [0, 0, 1]]).repeat(3, 1, 1)
+    render = PointRender(torch.where(holes[:, None], 0.5, truth), holes, torch.where(holes, 0.0, depth))
+    return render, truth, Cameras(poses, intrinsics, WIDTH, HEIGHT)
+
+
+def completed_wall() -> tuple[PointRender, torch.Tensor, torch.Tensor]:
+    render, truth, cameras = wall_clip()
+    small = shrink_render(render, 48, 30)
+    frames = complete_clip(render, small, torch.full((3, 3, 30, 48), 0.5), truth[0], cameras, seed=0)
+    return render, truth, frames
+
+
+def test_the_texture_of_the_first_frame_goes_on_into_holes_of_the_others():
+    render, truth, frames = completed_wall()
+    smooth_error = (0.5 - truth)[2][:, render.hole_mask[2]].square().mean()
+    error = (frames - truth)[2][:, render.hole_mask[2]].square().mean()
+    assert error < 0.4 * smooth_error
+
+
+def test_known_pixels_of_a_completed_clip_are_the_renders_and_its_first_frame_is_the_image():
+    render, truth, frames = completed_wall()
+    assert torch.equal(frames[0], truth[0])
+    known = (~render.hole_mask)[:, None].expand_as(frames)
+    assert torch.equal(frames[1:][known[1:]], render.rgb[1:][known[1:]])
+
+
+def test_what_fills_a_hole_stands_still_on_the_wall():
+    _, _, frames = completed_wall()
+    seen_twice = frames[1][:, 4:-4, WIDTH - 11 : WIDTH - 1], frames[2][:, 4:-4, WIDTH - 23 : WIDTH - 13]
+    assert (seen_twice[0] - seen_twice[1]).abs().mean() < 0.02
+    assert seen_twice[0].std() > 0.1

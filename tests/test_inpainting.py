@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldstereo.geometry.inpainting import pull_push
+from worldstereo.geometry.inpainting import continued_depth, pull_push
 
 
 def _known(height: int, width: int, seed: int, share: float) -> torch.Tensor:
@@ -57,3 +57,28 @@ def test_without_any_known_pixel_the_result_is_zero():
 def test_any_size(size):
     known = torch.ones(2, 1, *size, dtype=torch.bool)
     assert pull_push(torch.rand(2, 3, *size), known, torch.ones(2, 1, *size)).shape == (2, 3, *size)
+
+
+def test_continued_depth_keeps_what_is_known_and_takes_the_far_side():
+    depth = torch.zeros(16, 40)
+    depth[:, :10], depth[:, 30:] = 1.0, 8.0
+    continued = continued_depth(depth, depth > 0)
+    assert torch.equal(continued[depth > 0], depth[depth > 0])
+    assert continued.min() >= 1 - 1e-4
+    assert continued.max() <= 8 + 1e-4
+    assert continued[8, 20] > 6
+
+
+def test_depth_continues_into_the_sky_as_infinitely_far():
+    depth = torch.zeros(16, 40)
+    depth[:, :10] = 1.0
+    known = torch.ones(16, 40, dtype=torch.bool)
+    known[:, 12:20] = False
+    continued = continued_depth(depth, known)
+    assert continued[:, 25:].min() > 1e6
+    assert torch.equal(continued[:, :10], depth[:, :10])
+
+
+def test_without_any_surface_depth_stays_unknown():
+    depth = torch.zeros(5, 7)
+    assert torch.equal(continued_depth(depth, torch.ones(5, 7, dtype=torch.bool)), depth)

@@ -21,8 +21,8 @@ def plucker_rays(cameras: Cameras) -> Float[Tensor, "n 6 h w"]:
     The result takes 24 bytes a pixel, its intermediates about twice as much.
     """
     rotation = cameras.cam_from_world[:, :3, :3]
-    rays = torch.nn.functional.normalize(cameras.pixel_rays(), dim=-1)
-    direction = torch.einsum("nji,nhwj->nihw", rotation, rays)
+    rays = torch.einsum("nji,nhwj->nihw", rotation, cameras.pixel_rays())
+    direction = torch.nn.functional.normalize(rays, dim=1)
     origin = cameras.centers[:, :, None, None].expand_as(direction)
     return torch.cat([direction, torch.linalg.cross(origin, direction, dim=1)], dim=1)
 

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _TINY = 1e-12
+_LEAST_DISPARITY = 1e-9
 _FARTHEST = 10.0  # ratio of depths beyond which pixels count no more
 
 
@@ -43,6 +44,24 @@ def pull_push(
         filled = torch.where(here, fine, coarse / pushed.clamp_min(_TINY))
         weight = torch.where(here, own_weight, pushed)
     return filled
+
+
+def continued_depth(depth: Float[Tensor, "h w"], known: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+    """The depth map with unknown pixels filled: the disparity around goes on, that of far surfaces first.
+
+    Args:
+        depth: z-depth; 0 where known stands for infinitely far, the sky.
+
+    Returns:
+        Depth > 0, at most 10⁹, known surfaces unchanged; the given map if it shows no surface at all.
+    """
+    surface = known & (depth > 0)
+    if not bool(surface.any()):
+        return depth
+    disparity = torch.where(surface, 1 / depth.clamp(min=_LEAST_DISPARITY), 0.0)
+    importance = background_importance(depth * known)
+    filled = pull_push(disparity[None, None], known[None, None], importance[None, None])[0, 0]
+    return torch.where(surface, depth, 1 / filled.clamp(min=_LEAST_DISPARITY))
 
 
 def background_importance(depth: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:

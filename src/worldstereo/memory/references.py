@@ -9,7 +9,7 @@ from torch import Tensor
 from worldstereo.cameras import Cameras
 from worldstereo.depth.base import DepthEstimator
 from worldstereo.geometry import PointCloud
-from worldstereo.geometry.inpainting import background_importance, pull_push
+from worldstereo.geometry.inpainting import continued_depth
 from worldstereo.geometry.rendering import PointRender
 from worldstereo.geometry.sharp_rendering import render_points_sharp
 from worldstereo.images import resize_picture
@@ -18,7 +18,6 @@ from worldstereo.memory.lifting import depth_edges
 from worldstereo.memory.pointmaps import SceneBox, render_pointmaps
 
 _GREY = 0.5
-_LEAST_DISPARITY = 1e-9
 
 
 @dataclass(frozen=True)
@@ -81,29 +80,17 @@ class References:
         used = sorted({index for index in self.for_target.tolist() if index >= 0})
         maps = self._continued(self._cloud_depth()) if self.depth is None else self.depth
         for index in used:
-            reference_depth = maps[index]
-            keep = (reference_depth > 0) & ~depth_edges(reference_depth, torch.zeros_like(reference_depth > 0))
-            points = self.cameras[index].unproject(reference_depth[None])[0][keep]
             pictures = (self.for_target == index).nonzero()[:, 0]
-            render = render_points_sharp(
-                PointCloud(points, self.frames[index].permute(1, 2, 0)[keep]), targets[pictures]
-            )
+            render = seen_from(self.frames[index], maps[index], self.cameras[index], targets[pictures])
             rgb[pictures], holes[pictures], depth[pictures] = render.rgb, render.hole_mask, render.depth
         return PointRender(rgb, holes, depth)
 
     def _cloud_depth(self) -> Float[Tensor, "r h w"]:
         return render_points_sharp(self.cloud, self.cameras).depth
 
-    @staticmethod
-    def _continued(depth: Float[Tensor, "r h w"]) -> Float[Tensor, "r h w"]:
-        """Where depth is unknown, the disparity around goes on, that of far surfaces first."""
-        continued = depth.clone()
-        for index, known in enumerate(depth > 0):
-            disparity = torch.where(known, 1 / depth[index].clamp(min=_LEAST_DISPARITY), 0.0)
-            importance = background_importance(depth[index])
-            filled = pull_push(disparity[None, None], known[None, None], importance[None, None])
-            continued[index] = torch.where(known, depth[index], 1 / filled[0, 0].clamp(min=_LEAST_DISPARITY))
-        return continued if bool((depth > 0).any()) else depth
+    def _continued(self, depth: Float[Tensor, "r h w"]) -> Float[Tensor, "r h w"]:
+        """Where a frame's depth is unknown, it goes on from around (`continued_depth`)."""
+        return torch.stack([continued_depth(own, own > 0) for own in depth]) if len(depth) else depth
 
     def resized(self, width: int, height: int) -> "References":
         """The same with frames, depth (the nearest pixel's: never a mixture) and cameras of another size."""
@@ -116,3 +103,15 @@ class References:
             columns = (torch.arange(width) + 0.5) * depth.shape[2] / width
             depth = depth[:, rows.long()][:, :, columns.long()]
         return replace(self, frames=frames, cameras=self.cameras.resized(width, height), depth=depth)
+
+
+def seen_from(
+    picture: Float[Tensor, "3 h w"], depth: Float[Tensor, "h w"], camera: Cameras, targets: Cameras
+) -> PointRender:
+    """What other cameras see of a picture's pixels, lifted by their depth.
+
+    Pixels of unknown depth (0) and on depth edges are left out.
+    """
+    keep = (depth > 0) & ~depth_edges(depth, torch.zeros_like(depth > 0))
+    points = camera.unproject(depth[None])[0][keep]
+    return render_points_sharp(PointCloud(points, picture.permute(1, 2, 0)[keep]), targets)

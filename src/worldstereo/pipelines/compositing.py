@@ -1,8 +1,9 @@
 """A small network's frames at the size of the sharp render: the render where it knows, the network in its holes.
 
 The network's frame is first given the exposure and colour of the render, which costs almost nothing at its own size;
-then it is enlarged into the holes and blended over a few pixels at their rims. All that is spread from known pixels
-follows `background_importance`: what a near object uncovers takes after what is behind it.
+then it is enlarged into the holes and blended over a few pixels at their rims, and the first frame's texture and lines
+are continued into it (`Exemplars`). All that is spread from known pixels follows `background_importance`: what a near
+object uncovers takes after what is behind it.
 
 The obvious alternative, spreading the whole difference at the rim of a hole into it (the membrane of Pérez et al.,
 Poisson Image Editing, SIGGRAPH 2003), carries whatever is wrong beside an occluder deep into the hole. docs/models.md
@@ -15,32 +16,60 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldstereo.geometry.inpainting import background_importance, pull_push
+from worldstereo.cameras import Cameras
+from worldstereo.geometry.exemplars import Exemplars
+from worldstereo.geometry.inpainting import background_importance, continued_depth, pull_push
 from worldstereo.geometry.rendering import PointRender
+from worldstereo.memory.references import seen_from
+from worldstereo.pipelines.hole_filling import add_references
 
 _THIN = 3  # output pixels: narrower holes are no place for a network's content
 _REACH = 8  # the exposure is an average over Gaussians of the shorter side divided by this
 _USUAL_ERROR = 0.1  # larger differences between frame and render say less about the exposure
+_KEYFRAMES, _SMALL_SHARE = 3, 0.004  # frames that are shown to the others, while one has a larger share of holes
 _SEAM = 1.2  # network pixels over which the rims of holes are blended
 
 
-def compose_clip(
-    render: PointRender, small_render: PointRender, content: Float[Tensor, "f 3 m n"]
+def complete_clip(
+    render: PointRender,
+    small_render: PointRender,
+    content: Float[Tensor, "f 3 m n"],
+    image: Float[Tensor, "3 h w"],
+    cameras: Cameras,
+    seed: int,
 ) -> Float[Tensor, "f 3 h w"]:
-    """Frames of the render's size, RGB in [0, 1]; every known pixel is the render's, exactly.
+    """Frames of the render's size, RGB in [0, 1], whose holes have the network's content and the image's texture.
+
+    Up to three times the frame with the largest holes is completed and shown to the others, lifted by its continued
+    depth: what fills a hole stands still in the scene. What is left is completed frame by frame. The first frame is
+    the image; every other known pixel is the render's, exactly.
 
     Args:
         render: the guidance at the size of the output.
         small_render: the same at the network's size.
         content: what the network made of it.
+        image: what the clip begins with, whose texture is continued.
+        cameras: of the output.
     """
-    frames = []
-    for index, small in enumerate(content):
-        importance = background_importance(small_render.depth[index])
-        agreed = agree_exposure(small, small_render.rgb[index], ~small_render.hole_mask[index], importance)
-        importance = background_importance(render.depth[index])
-        frames.append(fill_holes(render.rgb[index], render.hole_mask[index], importance, agreed))
-    return torch.stack(frames)
+    exemplars = Exemplars(image)
+    small_frames = zip(content, small_render.rgb, small_render.hole_mask, small_render.depth, strict=True)
+    agreed = [agree_exposure(own, rgb, ~holes, background_importance(z)) for own, rgb, holes, z in small_frames]
+
+    def completed(index: int) -> Float[Tensor, "3 h w"]:
+        holes = render.hole_mask[index]
+        smooth = fill_holes(render.rgb[index], holes, background_importance(render.depth[index]), agreed[index])
+        return exemplars.continue_into(smooth, wide_holes(holes), seed + index)
+
+    for _ in range(_KEYFRAMES):
+        shares = torch.stack([wide_holes(holes).float().mean() for holes in render.hole_mask[1:]])
+        if len(shares) == 0 or float(shares.max()) < _SMALL_SHARE:
+            break
+        key = 1 + int(shares.argmax())
+        picture = completed(key)
+        depth = continued_depth(render.depth[key], ~render.hole_mask[key])
+        render = add_references(render, seen_from(picture, depth, cameras[key], cameras))
+        render.rgb[key], render.hole_mask[key], render.depth[key] = picture, False, depth
+    return torch.stack([image, *(completed(index) for index in range(1, len(content)))])
 
 
 def agree_exposure(

@@ -11,7 +11,7 @@ from worldstereo.geometry.rendering import PointRender
 from worldstereo.images import working_size
 from worldstereo.memory.global_geometric import GlobalGeometricMemory
 from worldstereo.pipelines.clip_inputs import shrink_conditions
-from worldstereo.pipelines.compositing import compose_clip
+from worldstereo.pipelines.compositing import complete_clip
 from worldstereo.pipelines.generator import ClipConditions
 from worldstereo.pipelines.network import NetworkGenerator
 
@@ -66,12 +66,11 @@ class SharpGenerator:
     def generate(self, conditions: ClipConditions, on_progress: Callable[[int, int], None]) -> Float[Tensor, "f 3 h w"]:
         """Frames along the path; the first one is the given image.
 
-        Known pixels of the others are the guidance's, then those that references show; the network has the rest.
+        Known pixels of the others are the guidance's, then those that references show; the rest has the network's
+        content and the image's texture.
         """
         cameras = conditions.cameras
         small = shrink_conditions(conditions, *self.network_size(cameras.width, cameras.height))
         content = self._network.generate(small, on_progress)
         known = conditions.remembered() if self.uses_reference_depth else conditions.guidance
-        frames = compose_clip(known, small.guidance, content)
-        frames[0] = conditions.image
-        return frames
+        return complete_clip(known, small.guidance, content, conditions.image, cameras, conditions.seed)

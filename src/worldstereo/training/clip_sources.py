@@ -16,6 +16,9 @@ from worldstereo.training.video_config import ClipSourceConfig
 
 Item = TypeVar("Item")
 
+_ITEMS_AHEAD = 8
+"""Of each thread: what a new world takes to make goes by while the clips before it are learnt from."""
+
 
 def clip_mixture(
     sources: Sequence[ClipSourceConfig], recipe: ClipRecipe, batch_size: int, seed: int, device: str
@@ -37,7 +40,7 @@ def in_advance(get: Callable[[int], Item], indices: Iterable[int], threads: int)
         waiting: deque[Future[Item]] = deque()
         for index in indices:
             waiting.append(pool.submit(get, index))
-            if len(waiting) > 2 * threads:
+            if len(waiting) > _ITEMS_AHEAD * threads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

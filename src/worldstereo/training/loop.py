@@ -83,6 +83,7 @@ def make_optimizers(
     adam_learning_rate: float,
     weight_decay: float,
     kind: str = "muon",
+    mixed_precision: str = "no",
 ) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of hidden layers and Adam for the rest; or AdamW for all, with decay for these matrices.
 
@@ -91,6 +92,7 @@ def make_optimizers(
         is_hidden: of a name, whether it belongs to a hidden layer; vectors never count.
         learning_rate: of Muon; AdamW has only the other.
         kind: "muon" or "adamw".
+        mixed_precision: "bf16" lets Muon compute in bfloat16 what need not be exact.
     """
     matrices = [p for name, p in parameters.items() if p.ndim >= 2 and is_hidden(name)]
     hidden = {id(p) for p in matrices}
@@ -100,7 +102,12 @@ def make_optimizers(
         groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
         return [torch.optim.AdamW([group for group in groups if group["params"]], **adam)]
     return [
-        Muon(matrices, learning_rate, weight_decay=weight_decay),
+        Muon(
+            matrices,
+            learning_rate,
+            weight_decay=weight_decay,
+            compute_dtype=torch.bfloat16 if mixed_precision == "bf16" else torch.float32,
+        ),
         torch.optim.AdamW(others, weight_decay=0.0, **adam),
     ]
 

@@ -5,6 +5,7 @@ Clips are drawn many times, and encoding a small clip costs half as much as the 
 
 import hashlib
 from collections import OrderedDict
+from threading import Lock
 
 import torch
 from jaxtyping import Float
@@ -19,7 +20,7 @@ class RememberingCodec:
     """A codec on the CPU whose `encode` computes each frame once, as long as its latent is remembered.
 
     Frames are recognised by a hash of their bytes; the least recently used latents are forgotten first. Same results
-    as the codec's, whose frames do not depend on each other.
+    as the codec's, whose frames do not depend on each other. Several threads may call it.
     """
 
     def __init__(self, codec: KeyframeCodec, most_bytes: int = _MOST_BYTES) -> None:
@@ -31,6 +32,7 @@ class RememberingCodec:
         self._most_bytes = most_bytes
         self._latents: OrderedDict[bytes, Tensor] = OrderedDict()
         self._bytes = 0
+        self._lock = Lock()
 
     @property
     def spatial_factor(self) -> int:
@@ -45,12 +47,14 @@ class RememberingCodec:
     def encode(self, frames: Float[Tensor, "f 3 h w"]) -> Float[Tensor, "f c h8 w8"]:
         """See `KeyframeCodec.encode`."""
         keys = [_key(frame) for frame in frames]
-        found = {key: self._latents[key] for key in keys if key in self._latents}
+        with self._lock:
+            found = {key: self._latents[key] for key in keys if key in self._latents}
         if missing := {key: index for index, key in enumerate(keys) if key not in found}:
             made = self._codec.encode(frames[list(missing.values())])
             found |= {key: latent.clone() for key, latent in zip(missing, made, strict=True)}
-        for key in dict.fromkeys(keys):
-            self._remember(key, found[key])
+        with self._lock:
+            for key in dict.fromkeys(keys):
+                self._remember(key, found[key])
         return torch.stack([found[key] for key in keys])
 
     def decode(self, latents: Float[Tensor, "f c h8 w8"]) -> Float[Tensor, "f 3 h w"]:

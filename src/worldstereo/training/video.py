@@ -8,7 +8,7 @@ Sources: WorldStereo (arXiv 2603.02049) for the stages; logit-normal times: Esse
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from worldstereo.models.paper import PaperTransformer
 from worldstereo.training.clip_sources import clip_mixture, in_advance
 from worldstereo.training.flow_objective import FlowObjective
+from worldstereo.training.lanes import open_lanes
 from worldstereo.training.loop import (
     DataClock,
     Occasion,
@@ -31,6 +32,7 @@ from worldstereo.training.model_folder import begin_model, write_part
 from worldstereo.training.sample_sheets import sample_sheets
 from worldstereo.training.setup import load_for_training, start_accelerator
 from worldstereo.training.stages import STAGES
+from worldstereo.training.training_clip import TrainingClip
 from worldstereo.training.video_config import VideoTrainingConfig
 
 _CLIP_NORM = 1.0
@@ -67,6 +69,7 @@ def train_video(
         config.adam_learning_rate,
         config.weight_decay,
         config.optimizer,
+        config.mixed_precision,
     )
     prepared, *optimizers = accelerator.prepare(network, *optimizers)
     prefixes = tuple(f"{part}." for part in stage.trains)
@@ -81,29 +84,33 @@ def train_video(
     processes, passes = accelerator.num_processes, config.accumulation
     first = state.step * passes * processes + accelerator.process_index
     batches = in_advance(
-        lambda index: (index, mixture.batch(index)),
+        lambda index: (index * config.batch_size, mixture.batch(index)),
         range(first, config.steps * passes * processes, processes),
         config.loaders,
     )
 
     clock = DataClock()
 
+    def learn(share: tuple[int, Sequence[TrainingClip]]) -> Tensor:
+        first_sample, clips = share
+        loss = objective.loss(prepared, clips, first_sample) * (len(clips) / config.batch_size)
+        accelerator.backward(loss + 0 * sum(p.sum() for p in parameters.values()))
+        return loss.detach()
+
     def take_step(step: int) -> tuple[dict[str, Tensor], int]:
         terms: dict[str, Tensor] = {}
         losses = []
         for _ in range(passes):
             with clock.waiting():
-                index, clips = next(batches)
+                shares = lanes.shares(*next(batches))
             with accelerator.accumulate(prepared):
-                loss = objective.loss(prepared, clips, index * config.batch_size)
-                accelerator.backward(loss + 0 * sum(p.sum() for p in parameters.values()))
+                losses += lanes.map(learn, shares)
                 if accelerator.sync_gradients:
                     terms["gradient_norm"] = accelerator.clip_grad_norm_(parameters.values(), _CLIP_NORM).detach()
                 for optimizer in optimizers:
                     optimizer.step()
                     optimizer.zero_grad()
-            losses.append(loss.detach())
-        terms["total"] = accelerator.reduce(torch.stack(losses).mean(), "mean")
+        terms["total"] = accelerator.reduce(torch.stack(losses).sum() / passes, "mean")
         return terms, passes * processes * config.batch_size
 
     def save() -> None:
@@ -116,16 +123,17 @@ def train_video(
     occasions = [Occasion(config.checkpoint_seconds, save)]
     if log:
         occasions.append(sample_sheets(pipeline, config, state, log, device))
-    train_steps(
-        state,
-        Schedule(config.steps, config.warmup_steps, config.decay_steps),
-        take_step,
-        log,
-        occasions if main else [],
-        config.ema_decay,
-        on_progress if main else None,
-        clock,
-        deadline,
-    )
+    with open_lanes(config.lanes) as lanes:
+        train_steps(
+            state,
+            Schedule(config.steps, config.warmup_steps, config.decay_steps),
+            take_step,
+            log,
+            occasions if main else [],
+            config.ema_decay,
+            on_progress if main else None,
+            clock,
+            deadline,
+        )
     accelerator.wait_for_everyone()
     return folder

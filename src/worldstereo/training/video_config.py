@@ -64,6 +64,7 @@ class VideoTrainingConfig:
         mixed_precision: "bf16" computes in bfloat16 where that is safe; weights stay in float32.
         gradient_checkpointing: computes the blocks twice instead of keeping what they computed.
         loaders: threads that get clips ready in advance; 0 gets them when they are needed.
+        lanes: threads that share each batch, on a CPU and in one process; see `Lanes`.
         sheet_seconds: time between picture sheets of `sheet_clips` clips, of `sheet_steps` steps each.
         largest_file: of the exported weights.
     """
@@ -100,6 +101,7 @@ class VideoTrainingConfig:
     mixed_precision: str = "no"
     gradient_checkpointing: bool = False
     loaders: int = 0
+    lanes: int = 1
     seed: int = 0
     device: str = "cpu"
     checkpoint_seconds: float = 120.0
@@ -116,7 +118,7 @@ class VideoTrainingConfig:
             raise InputError("autoencoder or model is missing: a new model needs both, or give a start")
         if not self.sources:
             raise InputError("sources is empty: name at least one source of clips")
-        for name in ("steps", "batch_size", "accumulation", "sheet_clips", "sheet_steps"):
+        for name in ("steps", "batch_size", "accumulation", "lanes", "sheet_clips", "sheet_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)} but must be at least 1")
         for name in ("uniform_time", "drop_text", "drop_render", "drop_rays", "drop_pointmaps", "ema_decay"):
