@@ -45,6 +45,7 @@ from worldstereo.geometry.rendering import PointRender
 from worldstereo.images import colorize_depth, load_png, save_png
 from worldstereo.locks import locked
 from worldstereo.memory.global_geometric import GlobalGeometricMemory
+from worldstereo.records import read_record
 
 FORMAT = "worldstereo-world"
 VERSION = 2
@@ -127,7 +128,7 @@ class Manifest:
         """Read what `to_json` gave.
 
         Raises:
-            InputError: another format or version, or a missing field, named with the file.
+            InputError: another format or version, or a field that is missing or of another type, named with the file.
         """
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise InputError(f"{path}: is not a world folder's world.json (its field 'format' is not '{FORMAT}')")
@@ -136,18 +137,7 @@ class Manifest:
                 f"{path}: has version {value.get('version')} but this program reads version {VERSION}; "
                 f"use the worldstereo release that made it"
             )
-        try:
-            tuples = {name: tuple(value["request"][name]) for name in ("trajectories", "size")}
-            request = Request(**value["request"] | tuples)
-            names = [name for name in cls.__dataclass_fields__ if name not in ("request", "clips", "up")]
-            return cls(
-                request=request,
-                clips=tuple(ClipPlan(**clip) for clip in value["clips"]),
-                up=tuple(value["up"]),
-                **{name: value[name] for name in names},
-            )
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{path}: the field {error} is missing or has a wrong form; {_REMAKE}") from None
+        return read_record(cls, value, path, _REMAKE)
 
 
 class Clip:
