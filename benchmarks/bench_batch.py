@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--short-side", type=int, default=64)
     parser.add_argument("--frames", type=int, default=3)
     args = parser.parse_args()
-    options = {"short-side": args.short_side, "frames": args.frames, "trajectory": "orbit-right:4"}
+    options = {"model": "warp", "short-side": args.short_side, "frames": args.frames, "trajectory": "orbit-right:4"}
     slopes = {}
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start; short side {args.short_side}")
     with tempfile.TemporaryDirectory() as name:
@@ -63,7 +63,7 @@ def main() -> None:
         pictures = make_pictures(folder, max(args.scenes))
         wall, cpu = run(
             "generate", pictures[0], "-o", folder / "single", "--quiet", *("--short-side", args.short_side),
-            *("--frames", args.frames, "-t", "orbit-right:4"),
+            *("--frames", args.frames, "-t", "orbit-right:4", "--model", "warp"),
         )  # fmt: skip
         print(f"a single run of generate: {wall:.1f} s wall, {cpu:.1f} s CPU")
         for workers in (1, 2):

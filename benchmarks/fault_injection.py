@@ -36,7 +36,19 @@ from pathlib import Path
 from PIL import Image
 from safetensors import safe_open
 
-OPTIONS = ("--short-side", "64", "--frames", "3", "-t", "orbit-right:6", "-t", "dolly-in:0.1", "--quiet")
+OPTIONS = (
+    "--model",
+    "warp",
+    "--short-side",
+    "64",
+    "--frames",
+    "3",
+    "-t",
+    "orbit-right:6",
+    "-t",
+    "dolly-in:0.1",
+    "--quiet",
+)
 _NOT_COMPARED = {"update.json", "report.html", "video.mp4"}
 _FIRST, _SECOND = "clips/000-orbit-right-6", "clips/001-dolly-in-0.1r"
 

@@ -10,9 +10,9 @@ from worldstereo.exporters.world import finish
 from worldstereo.pipelines.world import Settings, WorldPipeline
 
 
-def main(out: Path, short_side: int = 480, frames: int = 21) -> None:
-    pipe = WorldPipeline.from_pretrained("warp", depth="nano")
-    settings = Settings(trajectories=("ellipse:0.1x0.1", "orbit-right:20"), short_side=short_side, frames=frames)
+def main(out: Path, short_side: int = 480) -> None:
+    pipe = WorldPipeline.from_pretrained("nano", depth="nano")
+    settings = Settings(trajectories=("ellipse:0.1x0.1", "orbit-right:20"), short_side=short_side)
     world = pipe(Path(__file__).with_name("temple.jpg"), out, settings)
     for clip in world.clips:
         print(

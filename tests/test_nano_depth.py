@@ -310,7 +310,14 @@ def test_recipe_is_read_and_mistakes_are_named(tmp_path):
             read_training_config(tmp_path / "bad.json", tmp_path / "run")
 
 
-def test_muon_updates_are_orthogonal_and_descend():
+def test_directions_made_orthogonal_in_bfloat16_are_nearly_the_same():
+    matrices = torch.randn(3, 24, 60, generator=torch.Generator().manual_seed(0))
+    exact, coarse = orthogonalized(matrices), orthogonalized(matrices.bfloat16()).float()
+    assert (coarse - exact).norm() < 0.06 * exact.norm()
+
+
+@pytest.mark.parametrize("compute_dtype", [torch.float32, torch.bfloat16])
+def test_muon_updates_are_orthogonal_and_descend(compute_dtype):
     matrix = torch.randn(12, 40, generator=torch.Generator().manual_seed(0))
     values = torch.linalg.svdvals(orthogonalized(matrix[None])[0])
     assert values.min() > 0.6
@@ -320,7 +327,7 @@ def test_muon_updates_are_orthogonal_and_descend():
     assert torch.allclose(orthogonalized(several)[:1], orthogonalized(matrix[None]), atol=1e-5)
     weight = torch.nn.Parameter(torch.zeros(4, 2, 3, 3))
     target = torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(1))
-    optimizer = Muon([weight], lr=0.05)
+    optimizer = Muon([weight], lr=0.05, compute_dtype=compute_dtype)
     for _ in range(200):
         optimizer.zero_grad()
         (weight - target).square().sum().backward()

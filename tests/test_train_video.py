@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
 from torch import multiprocessing
@@ -33,6 +35,7 @@ from worldstereo.training.clip_mixture import write_clip_shards
 from worldstereo.training.clip_sources import clip_mixture, in_advance
 from worldstereo.training.flow_matching import draw_time, noised, velocity_loss
 from worldstereo.training.flow_objective import Draw, FlowObjective, drop_conditions
+from worldstereo.training.lanes import open_lanes
 from worldstereo.training.model_folder import begin_model
 from worldstereo.training.setup import load_for_training
 from worldstereo.training.stages import DENOISING_STAGES, STAGES
@@ -342,6 +345,39 @@ def test_passes_and_batches_are_alike_in_a_whole_run(folders, tmp_path, monkeypa
         assert one == pytest.approx(other, rel=1e-3)
 
 
+def test_lanes_share_a_batch_and_change_nothing(folders, tmp_path) -> None:
+    runs = {"one": 1, "two": 2, "two again": 2}
+    for name, lanes in runs.items():
+        train_video(config_of(folders, tmp_path / name, "stereo", batch_size=3, lanes=lanes, steps=3))
+    for figure in ("total", "gradient_norm"):
+        one, two = (dict(logged(tmp_path / name, figure)) for name in ("one", "two"))
+        assert one == pytest.approx(two, rel=1e-3)
+        assert len(two) == 3
+    first, second = (weights_of(tmp_path / name / "model" / "stereo") for name in ("two", "two again"))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_lanes_are_for_one_process_on_a_cpu(folders, tmp_path, monkeypatch) -> None:
+    with pytest.raises(InputError, match="lanes is 2 but must be 1 on cuda"):
+        config_of(folders, tmp_path / "gpu", lanes=2, device="cuda")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="lanes is 2 but must be 1 where several processes train"):
+        train_video(config_of(folders, tmp_path / "several", lanes=2))
+
+
+@given(st.integers(1, 4), st.integers(0, 9), st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+def test_lanes_cut_a_batch_evenly(lanes, count, first) -> None:
+    before = torch.get_num_threads()
+    with open_lanes(lanes) as opened:
+        shares = opened.shares(first, range(count))
+        assert opened.map(lambda share: sum(share[1]), shares) == [sum(some) for _, some in shares]
+    assert torch.get_num_threads() == before
+    assert [item for _, some in shares for item in some] == list(range(count))
+    assert all(some[0] == number - first for number, some in shares)
+    assert not shares or max(len(some) for _, some in shares) - min(len(some) for _, some in shares) <= 1
+
+
 def test_two_processes_are_two_passes(folders, tmp_path) -> None:
     config = config_of(folders, tmp_path / "passes", "stereo", batch_size=1, accumulation=2)
     train_video(config)
@@ -487,6 +523,7 @@ def test_clips_made_ahead_come_in_order() -> None:
         ({"start": None}, "start is missing"),
         ({"stage": "backbone", "start": None}, "autoencoder or model is missing"),
         ({"sources": ()}, "sources is empty"),
+        ({"lanes": 0}, "lanes is 0 but must be at least 1"),
         ({"accumulation": 0}, "accumulation is 0 but must be at least 1"),
         ({"drop_text": 1.5}, "drop_text is 1.5 but must be between 0 and 1"),
         ({"hole_weight": -1.0}, "hole_weight is -1.0 but must not be negative"),

@@ -15,7 +15,7 @@ from pathlib import Path
 from worldstereo.errors import InputError
 from worldstereo.files import read_json
 
-DEFAULT_MODEL = "warp"
+DEFAULT_MODEL = "nano"
 """What `--model` is where nobody says it."""
 
 SHIPPED_MODELS = {"nano": Path(__file__).parents[1] / "weights" / "nano"}

@@ -16,8 +16,8 @@ from worldstereo.training.video_config import ClipSourceConfig
 
 Item = TypeVar("Item")
 
-_ITEMS_AHEAD = 8
-"""Of each thread: what a new world takes to make goes by while the clips before it are learnt from."""
+_FEWEST_AHEAD = 8
+"""What a new world takes to make goes by while the clips before it are learnt from."""
 
 
 def clip_mixture(
@@ -40,7 +40,7 @@ def in_advance(get: Callable[[int], Item], indices: Iterable[int], threads: int)
         waiting: deque[Future[Item]] = deque()
         for index in indices:
             waiting.append(pool.submit(get, index))
-            if len(waiting) > _ITEMS_AHEAD * threads:
+            if len(waiting) > max(_FEWEST_AHEAD, 2 * threads):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

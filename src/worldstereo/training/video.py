@@ -8,12 +8,14 @@ Sources: WorldStereo (arXiv 2603.02049) for the stages; logit-normal times: Esse
 """
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from worldstereo.errors import InputError
 from worldstereo.models.paper import PaperTransformer
 from worldstereo.training.clip_sources import clip_mixture, in_advance
 from worldstereo.training.flow_objective import FlowObjective
@@ -54,6 +56,8 @@ def train_video(
     Raises:
         InputError: the configuration does not fit the data, the model it starts from or the checkpoint.
     """
+    if config.lanes > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(f"lanes is {config.lanes} but must be 1 where several processes train")
     accelerator = start_accelerator(config)
     stage, main = STAGES[config.stage], accelerator.is_main_process
     with accelerator.main_process_first():

@@ -131,6 +131,8 @@ class VideoTrainingConfig:
             raise InputError(f"decay_steps is {self.decay_steps} but must be at most steps, {self.steps}")
         if self.optimizer not in ("muon", "adamw"):
             raise InputError(f"optimizer is {self.optimizer!r} but must be 'muon' or 'adamw'")
+        if self.lanes > 1 and self.device != "cpu":
+            raise InputError(f"lanes is {self.lanes} but must be 1 on {self.device}: they are threads of a CPU")
         if self.mixed_precision not in ("no", "bf16"):
             raise InputError(f"mixed_precision is {self.mixed_precision!r} but must be 'no' or 'bf16'")
 
