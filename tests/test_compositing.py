@@ -184,23 +184,27 @@ def test_a_render_of_the_same_size_stays_as_it_is_and_sky_has_no_depth():
     assert not shrink_render(sky, 24, 15).hole_mask.any()
 
 
-def wall_clip() -> tuple[PointRender, torch.Tensor, Cameras]:
-    """A wall of vertical stripes, 8 pixels a period, seen by three cameras side by side, 12 pixels of it apart.
+_STEP = 12
 
-    Each next camera sees 12 more columns on the right that the first did not.
+
+def wall_clip() -> tuple[PointRender, torch.Tensor, Cameras]:
+    """A wall of vertical stripes, 8 pixels a period, seen by three cameras side by side, `_STEP` pixels of it apart.
+
+    Each next camera sees as many more columns on the right that the first did not.
     """
-    columns = torch.arange(WIDTH + 24).float()
-    stripes = (0.5 + 0.3 * torch.sin(2 * torch.pi * columns / 8)).expand(3, HEIGHT, -1)
-    truth = torch.stack([stripes[:, :, 12 * k : 12 * k + WIDTH] for k in range(3)])
-    holes = torch.zeros(3, HEIGHT, WIDTH, dtype=torch.bool)
+    height, width = 150, 240
+    columns = torch.arange(width + 2 * _STEP).float()
+    stripes = (0.5 + 0.3 * torch.sin(2 * torch.pi * columns / 8)).expand(3, height, -1)
+    truth = torch.stack([stripes[:, :, _STEP * k : _STEP * k + width] for k in range(3)])
+    holes = torch.zeros(3, height, width, dtype=torch.bool)
     for k in (1, 2):
-        holes[k, :, WIDTH - 12 * k :] = True
+        holes[k, :, width - _STEP * k :] = True
     focal, depth = 80.0, 2.0
     poses = torch.eye(4).repeat(3, 1, 1)
-    poses[:, 0, 3] = -torch.arange(3) * 12 * depth / focal
-    intrinsics = torch.tensor([[focal, 0, WIDTH / 2], [0, focal, HEIGHT / 2], [0, 0, 1]]).repeat(3, 1, 1)
+    poses[:, 0, 3] = -torch.arange(3) * _STEP * depth / focal
+    intrinsics = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]]).repeat(3, 1, 1)
     render = PointRender(torch.where(holes[:, None], 0.5, truth), holes, torch.where(holes, 0.0, depth))
-    return render, truth, Cameras(poses, intrinsics, WIDTH, HEIGHT)
+    return render, truth, Cameras(poses, intrinsics, width, height)
 
 
 def completed_wall() -> tuple[PointRender, torch.Tensor, torch.Tensor]:
@@ -226,6 +230,7 @@ def test_known_pixels_of_a_completed_clip_are_the_renders_and_its_first_frame_is
 
 def test_what_fills_a_hole_stands_still_on_the_wall():
     _, _, frames = completed_wall()
-    seen_twice = frames[1][:, 4:-4, WIDTH - 11 : WIDTH - 1], frames[2][:, 4:-4, WIDTH - 23 : WIDTH - 13]
+    first, last = frames.shape[3] - _STEP + 1, frames.shape[3] - 1
+    seen_twice = frames[1][:, 4:-4, first:last], frames[2][:, 4:-4, first - _STEP : last - _STEP]
     assert (seen_twice[0] - seen_twice[1]).abs().mean() < 0.02
     assert seen_twice[0].std() > 0.1

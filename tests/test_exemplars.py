@@ -6,10 +6,10 @@ from torch.nn import functional as F
 
 from worldstereo.geometry.exemplars import Exemplars
 
-HEIGHT, WIDTH = 80, 120
+HEIGHT, WIDTH = 150, 240
 
 
-def stripes(period: float = 9.0, tilt: float = 0.3) -> torch.Tensor:
+def stripes(period: float = 8.0, tilt: float = 0.3) -> torch.Tensor:
     """Tilted stripes of two colours, no edge harder than a sine's."""
     rows, columns = torch.meshgrid(torch.arange(HEIGHT).float(), torch.arange(WIDTH).float(), indexing="ij")
     wave = torch.sin(2 * torch.pi * (columns + tilt * rows) / period)
@@ -18,7 +18,7 @@ def stripes(period: float = 9.0, tilt: float = 0.3) -> torch.Tensor:
 
 def middle() -> torch.Tensor:
     holes = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
-    holes[20:60, 40:80] = True
+    holes[50:100, 90:150] = True
     return holes
 
 
@@ -47,7 +47,7 @@ def test_the_colour_is_the_fillings():
     picture, holes = stripes(), middle()
     filled = torch.where(holes, smooth(picture, holes) + 0.1, picture)
     continued = Exemplars(picture).continue_into(filled, holes, seed=0)
-    assert abs(float((continued - filled)[:, holes].mean())) < 0.02
+    assert abs(float((continued - filled)[:, holes].mean())) < 0.03
 
 
 def test_other_pixels_come_back_unchanged_and_all_are_colours():
@@ -69,7 +69,7 @@ def smoothed_in(filled: torch.Tensor, holes: torch.Tensor) -> torch.Tensor:
     """The filling with its own detail taken away in the holes."""
     from scipy import ndimage
 
-    sigma = HEIGHT / 20
+    sigma = HEIGHT / 30
     low = torch.from_numpy(ndimage.gaussian_filter(filled.numpy(), (0, sigma, sigma)))
     return torch.where(holes, low.clamp(0, 1), filled)
 

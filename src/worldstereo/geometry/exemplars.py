@@ -19,15 +19,15 @@ from torch import Tensor
 
 from worldstereo.geometry.exemplar_kernels import choose_patches
 
-_SMOOTHING = 1 / 20  # of the shorter side: Gaussian that separates colour from detail
+_SMOOTHING = 1 / 30  # of the shorter side: Gaussian that separates colour from detail
 _STEP = 1 / 200  # of the shorter side: between the compared pixels of a patch
 _RADIUS = 3  # in steps
 _GRID = 1 / 133  # of the shorter side: between the candidates
 _CELL = 8  # pixels: candidates are looked up for squares of this size
 _CANDIDATES, _TRIES = 48, 12
-_HEIGHT_WEIGHT = 0.15  # full colour differences that the whole height of the picture counts as
+_HEIGHT_WEIGHT = 0.3  # full colour differences that the whole height of the picture counts as
 _COLOR_WEIGHT = 8.0
-_DETAIL_WEIGHT = 0.08  # keeps whole objects from being copied to where the filling shows none
+_DETAIL_WEIGHT = 0.15  # keeps whole objects from being copied to where the filling shows none
 _PASSES = 3
 _SMALLEST = 32  # pixels on the shorter side
 
