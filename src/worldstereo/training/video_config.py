@@ -64,7 +64,8 @@ class VideoTrainingConfig:
         mixed_precision: "bf16" computes in bfloat16 where that is safe; weights stay in float32.
         gradient_checkpointing: computes the blocks twice instead of keeping what they computed.
         loaders: threads that get clips ready in advance; 0 gets them when they are needed.
-        lanes: threads that share each batch, on a CPU and in one process; see `Lanes`.
+        lanes: threads that share each batch, on a CPU and in one process; see `Lanes`. With more than one, two equal
+            runs differ in the last bits.
         sheet_seconds: time between picture sheets of `sheet_clips` clips, of `sheet_steps` steps each.
         largest_file: of the exported weights.
     """
