@@ -72,6 +72,7 @@ class Exemplars:
         values, wanted = _channels_last(filled), holes.cpu().numpy()
         low = _smoothed(values, self._sigma)
         detail, known = values - low, ~wanted
+        low[wanted] = values[wanted]  # smooth already; smoothing would mix in what lies beside the hole
         distance = ndimage.distance_transform_edt(wanted)
         todo = np.argwhere(wanted)
         order = todo[np.argsort(distance[wanted], kind="stable")]
