@@ -236,3 +236,12 @@ def test_without_its_weights_nano_is_refused_in_one_sentence(room_photo, tmp_pat
 def test_there_is_one_default_for_every_verb():
     for verb in (generate, preview, WorldPipeline.from_pretrained):
         assert inspect.signature(verb).parameters["model"].default == DEFAULT_MODEL
+
+
+def test_the_shipped_weights_are_small_and_load():
+    files = list(SHIPPED_MODELS["nano"].rglob("*.safetensors"))
+    assert max(path.stat().st_size for path in files) <= 16e6
+    assert sum(path.stat().st_size for path in files) < 40e6
+    student, teacher = create_generator("nano"), create_generator(f"nano:{UNDISTILLED}")
+    assert student.frames == teacher.frames == 13
+    assert student.clip_size(640, 427, None) == (720, 480)
