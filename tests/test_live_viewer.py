@@ -417,7 +417,13 @@ def test_the_verb_serves_until_it_is_interrupted_and_refuses_what_is_no_world(ro
     WorldPipeline(WarpGenerator(), FlatDepth())(room_photo, tmp_path / "w", SMALL)
     command = [sys.executable, "-m", "worldstereo.cli", "view"]
     quiet = [*command, str(tmp_path / "w"), "--no-browser", "--host", "0.0.0.0"]
-    process = subprocess.Popen(quiet, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        quiet,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs of a shell ignore it
+    )
     warning, where = process.stdout.readline(), process.stdout.readline()
     assert "anyone" in warning
     port = int(re.search(r"http://localhost:(\d+)", where)[1])
