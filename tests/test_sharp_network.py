@@ -242,6 +242,7 @@ def test_the_shipped_weights_are_small_and_load():
     files = list(SHIPPED_MODELS["nano"].rglob("*.safetensors"))
     assert max(path.stat().st_size for path in files) <= 16e6
     assert sum(path.stat().st_size for path in files) < 40e6
+    assert not any("_name_or_path" in path.read_text() for path in SHIPPED_MODELS["nano"].rglob("config.json"))
     student, teacher = create_generator("nano"), create_generator(f"nano:{UNDISTILLED}")
     assert student.frames == teacher.frames == 13
     assert student.clip_size(640, 427, None) == (720, 480)

@@ -67,7 +67,8 @@ def write_part(folder: Path, part: ModelMixin, largest_file: str, weights: Mappi
         largest_file: such as "15MB"; larger weights become several files.
         weights: to be written instead of its own.
     """
-    copy = type(part).from_config(part.config).half()
+    fields = {name: value for name, value in part.config.items() if name != "_name_or_path"}  # of this machine
+    copy = type(part).from_config(fields).half()
     copy.load_state_dict(part.state_dict() if weights is None else dict(weights))
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as temporary:
