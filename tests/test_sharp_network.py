@@ -245,4 +245,5 @@ def test_the_shipped_weights_are_small_and_load():
     assert not any("_name_or_path" in path.read_text() for path in SHIPPED_MODELS["nano"].rglob("config.json"))
     student, teacher = create_generator("nano"), create_generator(f"nano:{UNDISTILLED}")
     assert student.frames == teacher.frames == 13
+    assert student.licence == "nano: licence apache-2.0"
     assert student.clip_size(640, 427, None) == (720, 480)
