@@ -64,6 +64,29 @@ def test_render_has_sky_behind_the_surfaces():
     assert aside.hole_mask[0, :18, -3:].all(), "sky that no picture showed is a hole"
 
 
+@pytest.mark.parametrize(("ratio", "added"), [(2.5, True), (5.0, False)])
+def test_what_lies_farther_is_new_surface_up_to_three_times_as_far(ratio: float, added: bool):
+    """A wall at depth 2 that ends to the right, and another behind it, which only the turned cameras see."""
+
+    def walls(cameras: Cameras) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n h w"]]:
+        rays = torch.einsum("nji,nhwj->nhwi", cameras.cam_from_world[:, :3, :3], cameras.pixel_rays())
+        depth = 2 / rays[..., 2]
+        depth = torch.where(depth * rays[..., 0] < 1.6, depth, 2 * ratio / rays[..., 2])
+        return (0.5 + 0.4 * torch.sin(5 * depth[..., None] * rays)).permute(0, 3, 1, 2), depth
+
+    camera, cameras = look(0.0, 0.0), clip(0.0, 20.0)
+    image, depth = walls(camera)
+    lifted = lift_picture(image[0], predicted(depth[0]), camera)
+    memory = GlobalGeometricMemory(lifted.cloud, lifted.sky)
+    assert memory.cloud.points[:, 2].max() < 2.001
+    images, depths = walls(cameras)
+    memory.update(images, cameras, [predicted(one) for one in depths])
+    behind = memory.cloud.points[memory.cloud.points[:, 2] > 2.01]
+    assert (len(behind) > 300) == added
+    assert len(behind) == 0 or added
+    torch.testing.assert_close(behind[:, 2], torch.full((len(behind),), 2 * ratio), rtol=0.01, atol=0)
+
+
 def test_a_clip_with_wrong_scale_and_shift_is_brought_back():
     memory, cameras = memory_of_room(), clip(0.8, 35.0)
     before = memory.cloud

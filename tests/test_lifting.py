@@ -30,11 +30,13 @@ def published_edges(depth: torch.Tensor) -> torch.Tensor:
     return torch.exp(-10 * torch.hypot(*slope)) < 0.35
 
 
-def test_a_step_is_an_edge_on_both_sides_and_nothing_else_is():
+def test_a_step_is_an_edge_on_its_far_side_and_nothing_else_is():
     edges = depth_edges(step(), NOWHERE)
     expected = torch.zeros_like(edges)
-    expected[:, 29:31] = True
+    expected[:, 30] = True
     assert torch.equal(edges, expected)
+    assert torch.equal(depth_edges(step().T, NOWHERE.T), expected.T)
+    assert torch.equal(depth_edges(step().flip(1), NOWHERE), expected.flip(1))
 
 
 def test_an_invalid_pixel_hides_no_edge_as_it_does_in_the_published_filter():
@@ -62,32 +64,47 @@ def test_a_slanted_plane_has_no_edge_however_steep():
     assert not depth_edges(floor, NOWHERE).any()
 
 
-def test_a_crease_is_no_edge_and_a_thin_pole_is_one():
+def test_a_crease_is_no_edge_and_a_thin_pole_stays_between_two():
     rows = torch.arange(40.0)[:, None].expand(40, 60)
     room = torch.maximum(torch.maximum(30.0 - 2 * rows, rows - 10), torch.tensor(9.0)).reciprocal() * 60
     assert not depth_edges(room, NOWHERE).any(), "ceiling, wall and floor"
     pole = torch.full((40, 60), 5.0)
     pole[:, 20] = 2.0
-    assert depth_edges(pole, NOWHERE)[:, 19:22].all()
+    edges = depth_edges(pole, NOWHERE)
+    assert edges[:, [19, 21]].all()
+    assert not edges[:, 20].any()
 
 
-def test_a_blurred_edge_goes_whole():
+def test_a_ball_keeps_its_outline():
+    rows, columns = torch.meshgrid(torch.arange(40.0) - 20, torch.arange(60.0) - 30, indexing="ij")
+    inside = rows**2 + columns**2 < 12**2
+    depth = torch.where(inside, 5 - (12**2 - rows**2 - columns**2).clamp(min=0).sqrt() / 24, 9.0)
+    edges = depth_edges(depth, NOWHERE)
+    assert not (edges & inside).any()
+    ring = functional.max_pool2d(inside.float()[None], 3, 1, padding=1)[0].bool() & ~inside
+    assert edges[ring].float().mean() > 0.7, "the pixels behind its outline"
+    assert not (edges & ~functional.max_pool2d(inside.float()[None], 7, 1, padding=3)[0].bool()).any()
+
+
+def test_the_blur_of_an_edge_goes_whole():
     depth = step()
     depth[:, 28:32] = torch.tensor([2.1, 2.4, 2.7, 2.9])
-    assert depth_edges(depth, NOWHERE)[:, 28:32].all()
+    edges = depth_edges(depth, NOWHERE)
+    assert edges[:, 28:32].all()
+    assert not edges[:, :28].any()
 
 
 def test_a_surface_ends_at_the_sky():
     depth, sky = step(), NOWHERE.clone()
     depth[:20], sky[:20] = 0.0, True
     edges = depth_edges(depth, sky)
-    assert edges[20, :].all()
-    assert not edges[22:, :28].any()
+    assert edges[19].all(), "the sky beside it"
+    assert not edges[20:, :28].any(), "the surface stays up to its end"
 
 
 def test_edges_wrap_around_the_seam_of_a_panorama():
     depth = step(40, 60)
-    assert depth_edges(depth, NOWHERE, wraps=True)[:, [0, -1]].all()
+    assert depth_edges(depth, NOWHERE, wraps=True)[:, -1].all(), "its far side"
     assert not depth_edges(depth, NOWHERE)[:, [0, -1]].any()
     rolled = depth_edges(depth.roll(7, 1), NOWHERE, wraps=True)
     assert torch.equal(rolled, depth_edges(depth, NOWHERE, wraps=True).roll(7, 1))
@@ -131,8 +148,8 @@ def test_a_panorama_of_a_sphere_is_a_sphere():
     distance = torch.where(sky, 0.0, 3.0)
     lifted = lift_panorama(torch.rand(3, 32, 64), distance, sky)
     assert len(lifted.sky) == 3 * 64  # the row beside the surface would be its ghost
-    assert len(lifted.cloud) == 27 * 64  # the row below the sky is a rim
-    torch.testing.assert_close(lifted.cloud.points, 3 * equirect_directions(64, 32)[5:].reshape(-1, 3))
+    assert len(lifted.cloud) == 28 * 64
+    torch.testing.assert_close(lifted.cloud.points, 3 * equirect_directions(64, 32)[4:].reshape(-1, 3))
     torch.testing.assert_close(lifted.sky.points, 300 * equirect_directions(64, 32)[:3].reshape(-1, 3))
 
 

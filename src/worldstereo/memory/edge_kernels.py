@@ -11,7 +11,10 @@ _compiled = njit(cache=True, nogil=True, error_model="numpy")
 @_compiled
 @no_type_check
 def mark_steps(disparity, known, axis, width, least, in_step):
-    """Set `in_step` along isolated steps of `width` pixels along an axis (0: down the columns, 1: along the rows)."""
+    """Set `in_step` along isolated steps of `width` pixels along an axis (0: down the columns, 1: along the rows).
+
+    Pixels of a step whose disparity is within `least` of its near end's are left out.
+    """
     height, columns = disparity.shape
     length = height if axis == 0 else columns
     for line in range(columns if axis == 0 else height):
@@ -33,11 +36,11 @@ def mark_steps(disparity, known, axis, width, least, in_step):
                     after = disparity[r, c] - there
             beyond = max(step - max(before, after), min(before, after) - step)
             if beyond > least * max(here, there):
+                behind = (np.float32(1) - least) * max(here, there)
                 for shift in range(width + 1):
-                    if axis == 0:
-                        in_step[k + shift, line] = True
-                    else:
-                        in_step[line, k + shift] = True
+                    r, c = (k + shift, line) if axis == 0 else (line, k + shift)
+                    if disparity[r, c] < behind:
+                        in_step[r, c] = True
 
 
 @_compiled

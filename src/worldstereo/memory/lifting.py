@@ -1,4 +1,4 @@
-"""From pixels with depth to coloured points: edges and unknown pixels left out, far points drawn near, sky apart."""
+"""From pixels with depth to coloured points: no blur of rims, no unknown pixels, far points drawn near, sky apart."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -90,15 +90,16 @@ def lift_panorama(image: Float[Tensor, "3 h w"], distance: Float[Tensor, "h w"],
 def depth_edges(
     depth: Float[Tensor, "h w"], sky: Bool[Tensor, "h w"], *, wraps: bool = False, grow: int = 0
 ) -> Bool[Tensor, "h w"]:
-    """Where a pixel lies on the rim of a surface, so that its depth may be a mixture of two.
+    """Where a pixel lies behind the rim of a surface or in its blur, so that its depth or colour may be a mixture.
 
     Disparity is linear in the image on every plane, however slanted, and at a crease one slope takes over from
     another. At a rim it makes a step that continues neither what comes before nor what comes after. An edge is thus
     a pixel where disparity changes within 3×3 pixels by more than 6 %, and which lies in a step, along a row or a
     column and 1 to 3 pixels wide (depth networks blur rims), that is not between the steps on its two sides, by more
-    than 4 % of the disparity. Unknown pixels (depth 0, not sky) take no part, so they neither hide an edge nor
-    are one; sky is infinitely far and is one side of an edge. Scale-free, unlike the published filter, which
-    normalises by the range of the whole picture.
+    than 4 % of the disparity. Of the step, pixels within 4 % of its near end are the surface itself and stay, so that
+    surfaces keep their outlines and thin ones do not vanish. Unknown pixels (depth 0, not sky) take no part, so they
+    neither hide an edge nor are one; sky is infinitely far and is one side of an edge. Scale-free, unlike the
+    published filter, which normalises by the range of the whole picture and drops both sides.
 
     Args:
         depth: z-depth or distance, 0 = unknown.

@@ -20,7 +20,7 @@ from worldstereo.memory.clip_alignment import FrameAlignment, align_clip
 from worldstereo.memory.lifting import SKY_MEDIANS, depth_edges, near_surface
 
 AGREEMENT = 0.05
-FARTHEST = 1.1
+FARTHEST = 3.0
 WITNESSES = 4
 
 
@@ -96,7 +96,7 @@ def grow_surface(
 
     The frames' depth is aligned to the cloud (`align_clip`). A pixel gives a point if the cloud, and the points
     of the clip's earlier frames, leave a hole there; if it lies on no depth edge; and if it is not farther than
-    1.1 times the farthest that the clip sees of the cloud; holes that continue the sky are sky. Up to four
+    3 times the farthest that the clip sees of the cloud; holes that continue the sky are sky. Up to four
     frames beside it are its witnesses: it is dropped if it would stand in front of a surface that the cloud
     shows them well, or if more of them see past it than see it. What remains is thinned to one point a voxel (a
     pixel's footprint at the point's depth; voxels of the old cloud are taken), and rid of statistical outliers.
