@@ -171,6 +171,29 @@ class TestCoverage:
         assert max(scores[0], scores[2]) < scores[1]
         assert scores[0] < scores[3] < 0.9
 
+    def test_what_the_cloud_has_not_counts_three_times(self) -> None:
+        """The left half of a wall is known; one camera sees it alone, the other what is to the right of it."""
+        half = as_cloud(rectangle([-6, -4, 4], [6, 0, 0], [0, 8, 0]))
+        target = looking([0, 0, 0], [0, 0, 4])
+        sides = Cameras.cat([looking([x, 0, 0], [x, 0, 4]) for x in (-2.31, 2.31)])  # half a picture aside
+        points = target.unproject(torch.full((1, 96, 160), 4.0)).reshape(-1, 3)
+        worth = []
+        for x, side in ((-2.31, points[:, 0] < 0), (2.31, points[:, 0] > 0)):
+            away = points - torch.tensor([x, 0.0, 0.0])
+            distances = points.norm(dim=1), away.norm(dim=1)
+            cosine = (points * away).sum(dim=1) / (distances[0] * distances[1])
+            ratio = distances[0] / distances[1]
+            worth.append(float((side * (1 + cosine) / 2 * torch.minimum(ratio, 1 / ratio).sqrt()).mean()))
+        known, hole = coverage_scores(target, sides, half)[0].tolist()
+        assert known == pytest.approx(worth[0] * 1 / 2, rel=0.1)
+        assert hole == pytest.approx(worth[1] * 3 / 2, rel=0.1)
+
+    def test_a_target_that_sees_nothing_is_covered_at_the_depth_of_the_others(self) -> None:
+        cloud = as_cloud(wall())
+        targets = Cameras.cat([looking([0, 0, 0], [0, 0, 4]), looking([0, 0, 0], [0, 0, -4])])
+        scores = coverage_scores(targets, targets, cloud)
+        torch.testing.assert_close(scores, torch.eye(2), atol=1e-5, rtol=0)
+
     def test_looking_away_is_worth_nothing(self) -> None:
         scores = coverage_scores(looking([0, 0, 0], [0, 0, 4]), looking([0, 0, 0], [0, 0, -4]), as_cloud(wall()))
         assert float(scores) == 0

@@ -225,7 +225,7 @@ class TestRetrieve:
         view = camera(0, 0)
         frames = view.pixel_rays().permute(0, 3, 1, 2) / 2 + 0.5
         bank = SpatialStereoMemory(frames.clamp(0, 1), view, ["rays"])
-        target = Cameras.from_fov(40.0, width, height)
+        target = Cameras.from_fov(40.0 * min(1.0, width / height), width, height)
         references = bank.retrieve(target, as_cloud(WALL))
         assert references.frames.shape == (1, 3, height, width)
         assert (references.cameras.width, references.cameras.height) == (width, height)

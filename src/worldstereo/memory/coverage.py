@@ -1,14 +1,15 @@
 """How much of what a camera sees another camera sees too, measured through a point cloud with occlusion.
 
 The way of the data: cloud -> surface (few points, each with its size and its normal) -> coarse depth buffers of all
-cameras -> samples of what the targets see -> worth of each bank camera for each target.
+cameras -> samples of what the targets see, and of what they may see in the cloud's holes -> worth of each bank camera
+for each target.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int32
 from numpy import ndarray
 from scipy.spatial import cKDTree
 from torch import Tensor
@@ -16,11 +17,13 @@ from torch import Tensor
 from worldstereo.cameras import Cameras
 from worldstereo.errors import InputError
 from worldstereo.geometry import PointCloud
+from worldstereo.geometry.inpainting import continued_depth
 
 _POINTS = 16_000  # a cloud is thinned to this many points
 _NEIGHBOURS = 8  # to find a point's size and normal
 _CELLS = 48  # of a depth buffer along the longer side of the image
 _SAMPLE_EVERY = 2  # one sample of what a target sees per 2×2 cells
+_HOLES_COUNT = 3.0  # times what a sample counts that the cloud shows
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,12 @@ class Surface:
 
 
 def coverage_scores(targets: Cameras, bank: Cameras, cloud: PointCloud) -> Float[Tensor, "t b"]:
-    """How much of what each target sees of the cloud each bank camera sees as well, in [0, 1].
+    """How much of what each target sees each bank camera sees as well, in [0, 1].
 
-    A target sees the points that are nearest in the cells of a coarse depth buffer. Each counts for a bank camera
-    that has it in the image, in front of it and not behind other points (its own depth buffer of the same cloud,
+    A target sees the points that are nearest in the cells of a coarse depth buffer. Where the cloud leaves it a hole,
+    depth is taken to go on from around (`continued_depth`; a target that sees nothing of the cloud has the median
+    depth of the others). There references are needed most, so these points count three times. Each counts for a bank
+    camera that has it in the image, in front of it and not behind other points (its own depth buffer of the same cloud,
     5 % tolerance beyond the farthest of the 3×3 cells around, so that grazing floors are not taken for occluded).
     It counts less where the two views differ: by (1 + cos a) / 2 for the angle a between the two rays, by
     √min(s, 1/s) for the ratio s of the sizes that the surface has in the two images, and not at all where the
@@ -76,7 +81,7 @@ def coverage_scores(targets: Cameras, bank: Cameras, cloud: PointCloud) -> Float
         cloud: what is known of the scene.
 
     Returns:
-        scores, all 0 for a target that sees nothing of the cloud.
+        scores, all 0 if no target sees anything of the cloud.
 
     Raises:
         InputError: the image sizes differ.
@@ -94,12 +99,16 @@ def coverage_scores(targets: Cameras, bank: Cameras, cloud: PointCloud) -> Float
         seen, views = _Views.from_cameras(targets), _Views.from_cameras(bank)
         everything = np.ones(len(targets), np.bool_)
         limits, owners = kernels.depth_buffers(*surface.arrays(), *seen.arrays(), *seen.grid, everything)
+        guesses, owners = _guess_holes(seen, limits, owners, len(surface.points))
+        points = np.concatenate([surface.points, guesses])
+        normals = np.concatenate([surface.normals, np.zeros_like(guesses)])
+        weights = np.where(np.arange(len(points)) < len(surface.points), 1.0, _HOLES_COUNT)
         samples = owners[:, ::_SAMPLE_EVERY, ::_SAMPLE_EVERY].reshape(len(targets), -1)
-        samples = kernels.visible_only(samples, surface.points, seen.projections, limits)
-        useful = kernels.sees_any(samples, surface.points, views.projections, *views.grid)
+        samples = kernels.visible_only(samples, points, seen.projections, limits)
+        useful = kernels.sees_any(samples, points, views.projections, *views.grid)
         limits, _ = kernels.depth_buffers(*surface.arrays(), *views.arrays(), *views.grid, useful)
         scores = kernels.mean_worth(
-            *(samples, surface.points, surface.normals),
+            *(samples, points, normals, weights),
             *(seen.centers, seen.focals),
             *(views.projections, views.centers, views.focals, limits),
         )
@@ -134,6 +143,26 @@ class _Views:
 
     def arrays(self) -> tuple[ndarray, ndarray, ndarray, ndarray]:
         return self.projections, self.inverses, self.centers, self.focals
+
+
+def _guess_holes(
+    seen: _Views, limits: Float32[ndarray, "t y x"], owners: Int32[ndarray, "t y x"], first: int
+) -> tuple[Float32[ndarray, "g 3"], Int32[ndarray, "t y x"]]:
+    """Points where surfaces may be that the cloud has not, and the owners with them, numbered from `first`."""
+    known = np.isfinite(limits)
+    if not known.any():
+        return np.zeros((0, 3), np.float32), owners
+    depth = np.where(known, limits, 0)
+    for view, shown in zip(depth, known, strict=True):
+        view[:] = continued_depth(torch.from_numpy(view), torch.from_numpy(shown)).numpy()
+    depth[depth <= 0] = np.median(limits[known])
+    holes = owners < 0
+    owners = owners.copy()
+    owners[holes] = first + np.arange(holes.sum())
+    view, row, column = np.nonzero(holes)
+    pixels = np.stack([column + 0.5, row + 0.5, np.ones(len(view))], axis=1) * depth[holes][:, None]
+    points = np.einsum("gij,gj->gi", seen.inverses[view], pixels) + seen.centers[view]
+    return points.astype(np.float32), owners
 
 
 def _thin(points: Float32[ndarray, "p 3"]) -> Float32[ndarray, "q 3"]:

@@ -129,16 +129,16 @@ def sees_any(samples, points, projections, height, width):
 
 @njit(cache=True, error_model="numpy")
 @no_type_check
-def mean_worth(samples, points, normals, target_centers, target_focals, projections, centers, focals, limits):
-    """Mean worth of the samples of each target for each bank camera."""
+def mean_worth(samples, points, normals, weights, target_centers, target_focals, projections, centers, focals, limits):
+    """Weighted mean worth of the samples of each target for each bank camera."""
     height, width = limits.shape[1:]
     scores = np.zeros((len(samples), len(projections)), np.float64)
     for t in range(len(samples)):
-        known = 0
+        total = 0.0
         for j in samples[t]:
             if j < 0:
                 continue
-            known += 1
+            total += weights[j]
             point, normal = points[j], normals[j]
             to_target = target_centers[t] - point
             target_distance = np.sqrt(np.sum(to_target * to_target))
@@ -157,7 +157,8 @@ def mean_worth(samples, points, normals, target_centers, target_focals, projecti
                     worth = min(max(cosine / full, 0.0), 1.0)
                 between = (to_target[0] * a + to_target[1] * b + to_target[2] * c) / (target_distance * distance)
                 ratio = (focals[i] / distance) / (target_focals[t] / target_distance)
-                scores[t, i] += worth * min(0.5 + 0.5 * between, 1.0) * np.sqrt(min(ratio, 1 / ratio))
-        if known > 0:
-            scores[t] /= known
+                worth *= min(0.5 + 0.5 * between, 1.0) * np.sqrt(min(ratio, 1 / ratio))
+                scores[t, i] += weights[j] * worth
+        if total > 0:
+            scores[t] /= total
     return scores
