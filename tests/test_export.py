@@ -213,6 +213,30 @@ def test_official_camera_files(world, exported, truth):
     assert all((world.folder / name).is_file() for name in names)
 
 
+def test_world_mirror_finds_a_prior_for_every_picture_and_we_its_results(world, exported, truth):
+    """It sorts pictures by file name, matches priors by stem, or drops them all, and numbers results in that order."""
+    folder = exported["world-mirror"]
+    files = sorted((folder / "images").iterdir())
+    value = json.loads((folder / "cameras.json").read_text())
+    poses = {entry["camera_id"]: np.linalg.inv(entry["matrix"]) for entry in value["extrinsics"]}
+    lenses = {entry["camera_id"]: entry["matrix"] for entry in value["intrinsics"]}
+    assert set(poses) == set(lenses) == {file.stem for file in files}
+    assert value["num_cameras"] == len(files) == 1 + sum(len(clip.cameras) for clip in world.clips)
+    assert {Image.open(file).size for file in files} == {(world.manifest.width, world.manifest.height)}
+    numbers = json.loads((folder / "name_map.json").read_text())
+    points = np.column_stack([world.point_cloud.points.numpy(), np.ones(len(world.point_cloud))])
+    pixels = []
+    for clip in world.clips:
+        for frame in sorted((clip.folder / "frames").iterdir()):
+            shown = files[int(numbers[f"{clip.name}/{frame.stem}"])]
+            assert shown.read_bytes() == frame.read_bytes()
+            k = lenses[shown.stem]
+            pixels.append(pinhole((poses[shown.stem] @ points.T)[:3], k[0][0], k[1][1], k[0][2], k[1][2]))
+    assert_agree(np.stack(pixels), truth)
+    taken = np.asarray(Image.open(files[int(numbers["input"])])) / 255
+    assert np.abs(taken - world.frame("input").permute(1, 2, 0).numpy()).max() < 0.003
+
+
 def glb_points(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Positions back in OpenCV axes (x, −y, −z) and the attributes, by the letter of the glTF specification."""
     content = path.read_bytes()

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +26,6 @@ from worldstereo.memory.lifting import lift_picture
 from worldstereo.pipelines.warp import WarpGenerator
 from worldstereo.pipelines.world import Settings, WorldPipeline
 from worldstereo.pipelines.world_folder import World
-from worldstereo.reconstruction.external import create_reconstructor, predict_jointly
 from worldstereo.reconstruction.folder import ReconstructionFolder
 from worldstereo.reconstruction.posed_frames import PosedFrames
 from worldstereo.reconstruction.reconstruct import ReconstructionSettings, reconstruct, reconstruct_frames
@@ -302,51 +300,6 @@ def test_a_folder_with_other_things_is_refused_untouched(tmp_path):
 def test_settings_out_of_range_are_named(field, value, option):
     with pytest.raises(InputError, match=f"--{option}"):
         replace(ReconstructionSettings(), **{field: value})
-
-
-class FakeDepthAnything3:
-    """Stands for the package: the room in another unit and turned, at half the size."""
-
-    def __init__(self, depth, cameras):
-        self.depth, self.cameras = depth, cameras
-
-    def to(self, device):
-        return self
-
-    def inference(self, image, extrinsics, intrinsics):
-        assert image[0].dtype.name == "uint8"
-        assert image[0].shape[2] == 3
-        turn = torch.tensor([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])
-        moved = self.cameras.transformed(turn, torch.tensor([1.0, 2, 3]), 0.25)
-        half = 0.25 * self.depth[:, ::2, ::2]
-        half[:, 0, 0] = torch.nan
-        return types.SimpleNamespace(depth=half.numpy(), extrinsics=moved.cam_from_world[:, :3].numpy())
-
-
-@pytest.mark.parametrize("places", [(0.0, -0.2, 0.2, -0.4, 0.4), (0.0,)])
-def test_an_external_reconstructor_comes_back_to_our_unit(places, monkeypatch, tmp_path):
-    """With a stand-in for the package: its network and weights were not run."""
-    frames, _ = room_frames(places)
-    images, depth = see_room(frames.cameras)
-    fake = types.ModuleType("depth_anything_3.api")
-    fake.DepthAnything3 = types.SimpleNamespace(from_pretrained=lambda model: FakeDepthAnything3(depth, frames.cameras))
-    monkeypatch.setitem(sys.modules, "depth_anything_3", types.ModuleType("depth_anything_3"))
-    monkeypatch.setitem(sys.modules, "depth_anything_3.api", fake)
-    network = create_reconstructor("da3:some/model")
-    found = predict_jointly(network, images, frames.cameras)
-    unit = 1.0 if len(places) > 1 else 0.25  # one camera tells no unit
-    error = (found[0].depth / (unit * depth[0]) - 1).abs()[found[0].valid]
-    assert float(error.median()) < 0.01
-    assert float(found[0].depth[0, 0]) == 0
-    result = reconstruct_frames(frames, tmp_path / "r", network, QUICK)
-    assert float(room_error(result.cloud.points).quantile(0.9)) < 0.05
-
-
-def test_external_reconstructors_that_are_not_there_are_named():
-    with pytest.raises(InputError, match="depth_anything_3"):
-        create_reconstructor("da3")
-    with pytest.raises(InputError, match="known: da3"):
-        create_reconstructor("vggt")
 
 
 def test_damaged_files_are_named(tmp_path):

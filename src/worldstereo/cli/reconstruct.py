@@ -32,7 +32,7 @@ def reconstruct(
         str | None,
         typer.Option(
             "--depth",
-            help="Depth back-end (see 'worldstereo info'), or da3[:MODEL] for Depth Anything 3.",
+            help="Depth back-end (see 'worldstereo info'), or da3, map-anything, vggt, world-mirror [:MODEL].",
             show_default="the world's, or nano",
         ),
     ] = None,

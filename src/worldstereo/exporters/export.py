@@ -138,9 +138,19 @@ def _write_official(world: World, folder: Path) -> None:
 
 
 def _write_world_mirror(world: World, folder: Path) -> None:
-    """Pictures, and cameras as priors, as WorldMirror's scripts take them."""
+    """Pictures, and cameras as priors, as the official release gives them to WorldMirror.
+
+    WorldMirror numbers its results in the order of the file names; `name_map.json` has the number of each picture.
+    """
+    pictures, bank, ids = world.initial_bank()
     cameras, names = _copy_frames(world, folder / "images")
-    write_world_mirror(folder / "cameras.json", cameras, [Path(name).stem for name in names])
+    for picture, name in zip(pictures, ids, strict=True):
+        save_png(folder / "images" / f"{name}.png", picture)
+    stems = [*ids, *(Path(name).stem for name in names)]
+    write_world_mirror(folder / "cameras.json", Cameras.cat([bank, cameras]), stems)
+    keys = [*ids, *("/".join(stem.rsplit("-", 1)) for stem in stems[len(ids) :])]
+    by_file = sorted(zip((f"{stem}.png" for stem in stems), keys, strict=True))
+    write_json(folder / "name_map.json", {key: f"{number:04d}" for number, (_, key) in enumerate(by_file)})
 
 
 def _write_cameras(world: World, path: Path) -> None:
