@@ -23,6 +23,7 @@ from worldstereo.errors import InputError
 from worldstereo.evaluation import structure_from_motion
 from worldstereo.evaluation.camera_control import CameraControlConfig, control_figures, evaluate_camera_control
 from worldstereo.evaluation.ladder_clips import clip_of_frames
+from worldstereo.evaluation.learned_measures import LearnedMeasures
 from worldstereo.evaluation.methods import CONSTANT_DEPTH, NEAREST_FRAME, PULL_PUSH, find_methods
 from worldstereo.evaluation.novel_views import NovelViewsConfig, evaluate_novel_views, view_figures
 from worldstereo.evaluation.outputs import OutputsConfig, evaluate_outputs, matching
@@ -170,13 +171,13 @@ def test_the_camera_control_command_on_a_photo(room_photo, tmp_path):
 def test_the_truth_has_perfect_figures(tmp_path):
     video = read_posed_video(write_capture(tmp_path / "room", 4))
     clip = clip_of_frames(video, [0, 1, 2, 3], 128, 80, NanoDepth.load(), "captures")
-    figures = view_figures(clip.frames, clip)
+    figures = view_figures(clip.frames, clip, LearnedMeasures())
     assert figures["psnr"] == figures["psnr_known"] == 100
     assert figures["ssim"] == pytest.approx(1)
     assert figures["rotation_error"] == pytest.approx(0, abs=0.02)
     assert figures["translation_error"] == pytest.approx(0, abs=0.2)
     darker = clip.frames - 0.1
-    assert view_figures(darker, clip)["psnr"] == pytest.approx(20, abs=1e-4)
+    assert view_figures(darker, clip, LearnedMeasures())["psnr"] == pytest.approx(20, abs=1e-4)
 
 
 def test_novel_views_of_a_capture(tmp_path):

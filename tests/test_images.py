@@ -177,6 +177,63 @@ def test_sizes_out_of_range(tmp_path: Path):
     assert guard == Image.MAX_IMAGE_PIXELS
 
 
+def _webp_header(width: int, height: int, kind: bytes) -> bytes:
+    """A WebP file of 40 bytes that promises a size."""
+    sizes = {
+        b"VP8L": b"\x2f" + ((width - 1) | (height - 1) << 14).to_bytes(4, "little"),
+        b"VP8X": bytes(4) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little"),
+        b"VP8 ": b"\x10\0\0\x9d\x01\x2a" + width.to_bytes(2, "little") + height.to_bytes(2, "little"),
+    }
+    chunk = (kind + (20).to_bytes(4, "little") + sizes[kind]).ljust(28, b"\0")
+    return b"RIFF" + (32).to_bytes(4, "little") + b"WEBP" + chunk
+
+
+@pytest.mark.parametrize("kind", [b"VP8L", b"VP8X", b"VP8 "])
+def test_a_webp_header_takes_no_memory(tmp_path: Path, kind: bytes):
+    """240 megapixels used to take 3.7 GB before a word was said."""
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "promise.webp"
+    path.write_bytes(_webp_header(16_000, 15_000, kind))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "is 16000×15000 px, more than the 64 megapixels that may be given as WEBP" in _refusal(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+    with pytest.raises(InputError, match="64 megapixels"):
+        load_png(path)
+
+
+@pytest.mark.parametrize("how", [{}, {"lossless": True}, {"exif": b"Exif\0\0"}])
+def test_webp_sizes_are_read_as_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict):
+    Image.fromarray(_gradient(97, 65)).save(tmp_path / "a.webp", **how)
+    assert load_picture(tmp_path / "a.webp").rgb.shape == (3, 65, 97)
+    monkeypatch.setattr(images, "MAX_WHOLE_PIXELS", 97 * 65 - 1)
+    assert "is 97×65 px" in _refusal(tmp_path / "a.webp")
+    Image.fromarray(_gradient(97, 65)).save(tmp_path / "a.png")
+    assert load_picture(tmp_path / "a.png").rgb.shape == (3, 65, 97)  # PNG is bounded by MAX_PIXELS alone
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "CMYK", "1", "I;16"])
+def test_strips_are_the_whole(mode: str):
+    noise = np.random.default_rng(0).integers(0, 255, (700, 90, 4), np.uint8)
+    if mode == "I;16":
+        picture = Image.fromarray(noise[..., 0].astype(np.uint16) * 257)
+    else:
+        picture = Image.fromarray(noise).convert("RGB" if mode == "CMYK" else "RGBA").convert(mode)
+    if mode == "P":
+        picture.info["transparency"] = 3
+    strips, whole = images._reduced(picture, 3, Path("a")), images._eight_bit(picture, Path("a")).reduce(3)
+    assert strips.size == (30, 234)
+    assert strips.mode == whole.mode
+    assert np.array_equal(np.asarray(strips), np.asarray(whole))
+
+
+def test_tiff_above_pillows_own_guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its one tile made Pillow refuse it while decoding, and so it was called damaged."""
+    Image.fromarray(_gradient()).save(tmp_path / "tiles.tif", compression="tiff_deflate")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 96 * 64 // 3)
+    assert load_picture(tmp_path / "tiles.tif").rgb.shape == (3, 64, 96)
+    assert Image.MAX_IMAGE_PIXELS == 96 * 64 // 3
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_large_pictures_are_reduced_while_reading(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(images, "MAX_KEPT_PIXELS", 96 * 64 // 4)

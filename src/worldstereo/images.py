@@ -22,6 +22,8 @@ from worldstereo.files import atomic_path
 MIN_SIDE = 64
 MAX_SIDE = 20_000
 MAX_PIXELS = 250_000_000
+MAX_WHOLE_PIXELS = 64_000_000
+"""Of formats other than JPEG, PNG, TIFF and BMP: decoders need up to 20 bytes for each pixel that a header states."""
 MAX_KEPT_PIXELS = 16_000_000
 MAX_ASPECT = 1.9
 
@@ -29,6 +31,8 @@ _FULL_FRAME_DIAGONAL_MM = hypot(36, 24)
 _FOCAL_35MM_RANGE = (8.0, 1000.0)
 _ALPHA_BACKGROUND = (128, 128, 128, 255)
 _MM_PER_RESOLUTION_UNIT = {2: 25.4, 3: 10.0, 4: 1.0}
+_LEAN_FORMATS = {"JPEG", "MPO", "PNG", "TIFF", "BMP"}
+_STRIP_ROWS = 256
 _UNSUPPORTED_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIF", b"msf1": "HEIF"}
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -68,16 +72,26 @@ def load_picture(path: str | Path) -> Picture:
 
     Grey, palette and CMYK pictures become RGB, 16 bits become 8, the first frame of an animation is taken, and
     transparent pixels are laid over mid-grey. The EXIF rotation is applied. Pictures above `MAX_KEPT_PIXELS` are
-    reduced by a whole factor while reading, JPEG while decoding, so memory stays bounded.
+    reduced by a whole factor while reading, JPEG while decoding, so memory stays bounded (about 1.2 GB), whatever
+    a header says.
 
     Raises:
         InputError: no such file, not a picture, truncated, an unsupported format, smaller than `MIN_SIDE` or
-            larger than `MAX_SIDE` or `MAX_PIXELS`.
+            larger than `MAX_SIDE`, `MAX_PIXELS` or, in some formats, `MAX_WHOLE_PIXELS`.
     """
     path = Path(path)
+    rgb, focal = _decoded(path)
+    array = np.asarray(rgb).transpose(2, 0, 1).astype(np.float32)
+    array /= 255
+    return Picture(torch.from_numpy(array), focal, path)
+
+
+def _decoded(path: Path) -> tuple[Image.Image, float | None]:
+    """A picture upright, reduced and in RGB, and its focal length; what was decoded is given up."""
     with _opened(path) as picture:
-        _check_size(path, *picture.size)
         size = picture.size
+        if min(size) < MIN_SIDE:
+            raise InputError(f"{path}: is only {size[0]}×{size[1]} px; both sides must have at least {MIN_SIDE}")
         factor = _reduction(*size)
         picture.draft(None, (picture.width // factor, picture.height // factor))
         factor = _reduction(*picture.size)
@@ -85,12 +99,9 @@ def load_picture(path: str | Path) -> Picture:
             picture.load()
             focal = _exif_focal_35mm(picture, size)  # reading EXIF decodes, and a second decoding never fails
             turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
-            upright = _eight_bit(picture, path)
-            upright = upright.reduce(factor) if factor > 1 else upright
+            upright = _reduced(picture, factor, path)
             upright = upright.transpose(turn) if turn is not None else upright
-            rgb = _without_alpha(upright)
-    array = np.asarray(rgb)
-    return Picture(torch.from_numpy(array.transpose(2, 0, 1).astype(np.float32) / 255), focal, path)
+            return _without_alpha(upright), focal
 
 
 @contextmanager
@@ -99,9 +110,25 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     guard = Image.MAX_IMAGE_PIXELS
     try:
         Image.MAX_IMAGE_PIXELS = None
+        with _recognized(path) as picture:
+            _check_largest(path, picture.format, *picture.size)
+            yield picture
+    finally:
+        Image.MAX_IMAGE_PIXELS = guard
+
+
+def _recognized(path: Path) -> Image.Image:
+    """A picture's header.
+
+    Raises:
+        InputError: the file cannot be read, or is no picture.
+    """
+    try:
+        if (size := _webp_size(path)) is not None:
+            _check_largest(path, "WEBP", *size)  # Pillow makes WebP's buffers when it opens a file
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            picture = Image.open(path)
+            return Image.open(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -110,10 +137,6 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise InputError(_not_a_picture(path)) from None
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a picture ({error})") from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = guard
-    with picture:
-        yield picture
 
 
 @contextmanager
@@ -138,14 +161,32 @@ def _not_a_picture(path: Path) -> str:
     return f"{path}: is not a picture of a known format; use JPEG, PNG, WebP, TIFF or BMP"
 
 
-def _check_size(path: Path, width: int, height: int) -> None:
-    if min(width, height) < MIN_SIDE:
-        raise InputError(f"{path}: is only {width}×{height} px; both sides must have at least {MIN_SIDE}")
+def _check_largest(path: Path, format: str | None, width: int, height: int) -> None:
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise InputError(
             f"{path}: is {width}×{height} px, more than {MAX_SIDE} px a side or {MAX_PIXELS // 10**6} megapixels; "
             f"resize it first (4,000 px are plenty)"
         )
+    if format not in _LEAN_FORMATS and width * height > MAX_WHOLE_PIXELS:
+        raise InputError(
+            f"{path}: is {width}×{height} px, more than the {MAX_WHOLE_PIXELS // 10**6} megapixels that may be given "
+            f"as {format}; resize it first (4,000 px are plenty) or save it as JPEG or PNG"
+        )
+
+
+def _webp_size(path: Path) -> tuple[int, int] | None:
+    """(width, height) that a WebP file says at its beginning; none for other files."""
+    with path.open("rb") as file:
+        start = file.read(30)
+    if start[:4] != b"RIFF" or start[8:12] != b"WEBP" or len(start) < 30:
+        return None
+    if start[12:16] == b"VP8X":
+        return 1 + int.from_bytes(start[24:27], "little"), 1 + int.from_bytes(start[27:30], "little")
+    if start[12:16] == b"VP8L":
+        bits = int.from_bytes(start[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    width, height = (int.from_bytes(start[place : place + 2], "little") & 0x3FFF for place in (26, 28))
+    return width, height
 
 
 def _reduction(width: int, height: int) -> int:
@@ -154,6 +195,26 @@ def _reduction(width: int, height: int) -> int:
     while (width // factor) * (height // factor) > MAX_KEPT_PIXELS:
         factor += 1
     return factor
+
+
+def _reduced(picture: Image.Image, factor: int, path: Path) -> Image.Image:
+    """The picture with 8 bits a channel, its sides divided by a whole factor (rounded up).
+
+    A strip at a time: converting all of a large picture takes several times its memory.
+    """
+    if factor == 1:
+        return _eight_bit(picture, path)
+    rows = factor * max(1, _STRIP_ROWS // factor)
+    strips = []
+    for top in range(0, picture.height, rows):
+        strip = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
+        strips.append(_eight_bit(strip, path).reduce(factor))
+    whole = Image.new(strips[0].mode, (strips[0].width, sum(strip.height for strip in strips)))
+    top = 0
+    for strip in strips:
+        whole.paste(strip, (0, top))
+        top += strip.height
+    return whole
 
 
 def _eight_bit(picture: Image.Image, path: Path) -> Image.Image:

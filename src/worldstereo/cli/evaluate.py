@@ -65,6 +65,24 @@ PathsOption = Annotated[
     typer.Option("--trajectory", "-t", help="A path; repeat for several.", show_default="see docs/evaluation.md"),
 ]
 
+LpipsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--lpips-weights",
+        help="Folder with torchvision's alexnet*.pth and LPIPS's alex.pth (or safetensors); see docs/evaluation.md.",
+        show_default="LPIPS is skipped",
+    ),
+]
+QualityOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--quality",
+        help="A figure of frames alone: clip-iqa=CLIP or aesthetics=CLIP,HEAD.pth, with a CLIP of the transformers "
+        "library as folder or hub id; repeat for several.",
+        show_default="none",
+    ),
+]
+
 
 @app.callback()
 def evaluate() -> None:
@@ -169,6 +187,8 @@ def novel_views(
     steps: options.StepsOption = None,
     short_side: options.ShortSideOption = None,
     frames: Annotated[int | None, typer.Option("--frames", help="Per clip.", show_default="13, or the model's")] = None,
+    lpips_weights: LpipsOption = None,
+    quality: QualityOption = None,
     seed: options.SeedOption = 0,
     device: options.DeviceOption = "cpu",
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for tables and pictures.")] = Path("novel-views"),
@@ -180,7 +200,11 @@ def novel_views(
     """
     from worldstereo.evaluation.novel_views import NovelViewsConfig, evaluate_novel_views
 
-    config = NovelViewsConfig(**_common(model, data, scenes, depth, steps, short_side, frames, seed, device, out))
+    config = NovelViewsConfig(
+        **_common(model, data, scenes, depth, steps, short_side, frames, seed, device, out),
+        lpips_weights=lpips_weights,
+        quality=tuple(quality or ()),
+    )
     _run(config, evaluate_novel_views, quiet)
 
 
@@ -262,6 +286,8 @@ def outputs(
     depth: Annotated[str, typer.Option("--depth", help="Depth back-end for captures without depth.")] = "nano",
     steps: options.StepsOption = None,
     short_side: options.ShortSideOption = None,
+    lpips_weights: LpipsOption = None,
+    quality: QualityOption = None,
     seed: options.SeedOption = 0,
     device: options.DeviceOption = "cpu",
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for tables and pictures.")] = Path("outputs"),
@@ -271,7 +297,8 @@ def outputs(
     from worldstereo.evaluation.outputs import OutputsConfig, evaluate_outputs
 
     common = _common(model, data, 0, depth, steps, short_side, None, seed, device, out)
-    _run(OutputsConfig(**common, outputs=tuple(output)), evaluate_outputs, quiet)
+    config = OutputsConfig(**common, lpips_weights=lpips_weights, quality=tuple(quality or ()), outputs=tuple(output))
+    _run(config, evaluate_outputs, quiet)
 
 
 def _common(

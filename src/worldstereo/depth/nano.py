@@ -111,11 +111,12 @@ def load_depth_network(folder: str | Path | None = None, device: str | torch.dev
         with resources.as_file(resources.files("worldstereo") / "weights" / "nano-depth") as shipped:
             return load_depth_network(shipped, device)
     folder = Path(folder)
+    values = read_json(folder / "config.json")
     try:
-        network = DepthNetwork(DepthNetworkConfig.from_dict(read_json(folder / "config.json")["network"]))
+        network = DepthNetwork(DepthNetworkConfig.from_dict(values["network"]))
         state = load_file(folder / "model.safetensors")
         network.load_state_dict({name: value.float() for name, value in state.items()})
-    except (KeyError, TypeError, RuntimeError, SafetensorError, FileNotFoundError) as error:
+    except (InputError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError, OSError) as error:
         raise InputError(f"{folder}: holds no weights of the nano depth network ({error})") from error
     return network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 

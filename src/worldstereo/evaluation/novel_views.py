@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,8 +16,19 @@ from worldstereo.errors import InputError
 from worldstereo.evaluation.comparison import ComparisonConfig
 from worldstereo.evaluation.ladder_clips import FIRST_SEED, LadderClip, capture_clip, procedural_clip
 from worldstereo.evaluation.ladder_figures import clip_figures, path_figures
+from worldstereo.evaluation.learned_measures import LearnedMeasures
 from worldstereo.evaluation.methods import PULL_PUSH, Method
-from worldstereo.evaluation.protocol import Comparison, Figure, Item, OnProgress, Protocol, Result, run_items, silent
+from worldstereo.evaluation.protocol import (
+    Comparison,
+    Figure,
+    Item,
+    OnProgress,
+    Protocol,
+    Reference,
+    Result,
+    run_items,
+    silent,
+)
 from worldstereo.evaluation.protocol_report import write_report
 from worldstereo.evaluation.report_pictures import labelled_sheet
 from worldstereo.evaluation.report_table import Mean
@@ -26,8 +38,6 @@ from worldstereo.pipelines.generator import ClipConditions
 
 FRAMES = 13
 """Of a clip, where no model says another number."""
-
-LPIPS_SKIPPED = {"LPIPS": "its weights are not part of this package, and nothing is downloaded"}
 
 VIEW_FIGURES = (
     Figure("psnr", "PSNR", 2, "higher", compared=True),
@@ -42,8 +52,10 @@ VIEW_FIGURES = (
     Figure("seconds", "s per clip", 1, "lower"),
 )
 
+TRUTH = "truth"
+"""The row of figures that need no truth; there is none without such."""
+
 _SEEDS = 1_000_003
-_TRUTH = "truth"
 _PROCEDURAL_SHAPE = (832, 480)
 
 VIEW_NOTES = """\
@@ -53,11 +65,39 @@ stated. PSNR in dB of all pixels of a clip together. PSNR_m counts the pixels in
 points of the first frame show something; "unseen" are the others whose truth is known: there PSNR favours smooth
 guesses, and gradient energy (1 = the truth's) and texture distance (0 = the truth's) say whether something is invented
 at all. RotErr and TransErr (mean, of the path's length): cameras that direct alignment of the true surfaces with the
-frames finds, starting from the commanded ones, unaligned; those not found are counted."""
+frames finds, starting from the commanded ones, unaligned; those not found are counted. LPIPS, where its weights are
+given, is the mean over the frames, and LPIPS unseen that of its map over the unseen pixels. Figures of quality look at
+frames alone; the row "truth" is what the real frames have."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class NovelViewsConfig(ComparisonConfig):
+class ViewsConfig(ComparisonConfig):
+    """What to evaluate of views, beside their truth.
+
+    Attributes:
+        lpips_weights: folder of the weights of LPIPS, which is skipped without; see `PerceptualDistance.load`.
+        quality: figures of frames alone; see `create_quality_measure`.
+    """
+
+    lpips_weights: Path | None = None
+    quality: tuple[str, ...] = ()
+
+    def measures(self) -> LearnedMeasures:
+        """The figures of networks that were asked for.
+
+        Raises:
+            InputError: their weights cannot be loaded.
+        """
+        return LearnedMeasures.load(self.lpips_weights, self.quality, self.device)
+
+    def settings(self) -> dict[str, Any]:
+        """Without the places of weights: what those are is said by `LearnedMeasures.facts`."""
+        values = super().settings()
+        return {name: value for name, value in values.items() if name not in ("lpips_weights", "quality")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NovelViewsConfig(ViewsConfig):
     """What to evaluate; `depth` is for captures that have none."""
 
 
@@ -68,24 +108,25 @@ def evaluate_novel_views(config: NovelViewsConfig, on_progress: OnProgress = sil
     bars. Captures that are too short are left out, with the reason.
 
     Raises:
-        InputError: a model or capture cannot be read, models differ in the size of their clips, or `out` holds
-            results of other settings.
+        InputError: a model, weights or a capture cannot be read, models differ in the size of their clips, or `out`
+            holds results of other settings.
     """
-    methods = config.methods()
+    methods, measures = config.methods(), config.measures()
     tasks, skipped = _tasks(config, methods)
     protocol = Protocol(
         name="novel-views",
         title="Novel views",
         item="clip",
-        figures=VIEW_FIGURES,
-        rows=methods,
+        figures=(*VIEW_FIGURES, *measures.figures),
+        rows=(Reference(TRUTH), *methods),
         notes=VIEW_NOTES,
         comparisons=(Comparison(PULL_PUSH),),
         about=about_clips,
     )
-    items = [Item(name, partial(_measure, config, methods, name, make)) for name, make in tasks.items()]
-    results = run_items(config.out, protocol, config.settings(), items, on_progress)
-    return write_report(config.out, protocol, results, config.facts("novel-views"), skipped | LPIPS_SKIPPED)
+    items = [Item(name, partial(_measure, config, methods, measures, name, make)) for name, make in tasks.items()]
+    results = run_items(config.out, protocol, config.settings() | measures.facts, items, on_progress)
+    facts = config.facts("novel-views") | measures.facts
+    return write_report(config.out, protocol, results, facts, skipped | measures.skipped)
 
 
 def clip_shape(config: ComparisonConfig, methods: Sequence[Method], width: int, height: int) -> tuple[int, int]:
@@ -127,10 +168,13 @@ def show(
     return frames, seconds
 
 
-def view_figures(frames: Float[Tensor, "f 3 h w"], clip: LadderClip) -> dict[str, float | None]:
-    """The figures of `VIEW_FIGURES` but the seconds, of frames along a clip's cameras."""
+def view_figures(
+    frames: Float[Tensor, "f 3 h w"], clip: LadderClip, measures: LearnedMeasures
+) -> dict[str, float | None]:
+    """The figures of `VIEW_FIGURES` but the seconds, and of `measures`, of frames along a clip's cameras."""
     mask = clip.regions["known"] | clip.regions["seen"]
     figures = clip_figures(frames, clip.frames, clip.regions)
+    figures |= measures.of(frames, clip.frames, clip.regions["unseen"])
     return figures | path_figures(frames, clip.frames, clip.depth, clip.cameras, mask)
 
 
@@ -158,12 +202,13 @@ def clip_result(
 
 def save_sheet(out: Path, name: str, clip: LadderClip, frames: Mapping[str, Float[Tensor, "f 3 h w"]]) -> None:
     """A stripe of the truth and of each row, to look at."""
-    save_png(out / "sheets" / f"{name}.png", labelled_sheet({_TRUTH: clip.frames, **frames}))
+    save_png(out / "sheets" / f"{name}.png", labelled_sheet({TRUTH: clip.frames, **frames}))
 
 
 def _measure(
     config: NovelViewsConfig,
     methods: Sequence[Method],
+    measures: LearnedMeasures,
     name: str,
     make: Callable[[], LadderClip],
     on_progress: OnProgress,
@@ -171,7 +216,8 @@ def _measure(
     on_progress("reading the clip", 0.0)
     clip = make()
     frames, seconds = show(clip, methods, seed_of(config.seed, name), on_progress)
-    rows = {row: view_figures(made, clip) | {"seconds": seconds[row]} for row, made in frames.items()}
+    rows = {row: view_figures(made, clip, measures) | {"seconds": seconds[row]} for row, made in frames.items()}
+    rows[TRUTH] = dict(measures.of_truth(clip.frames))
     save_sheet(config.out, name, clip, frames)
     return clip_result(name, clip, rows, {})
 

@@ -14,13 +14,14 @@ from worldstereo.data.captures import Capture, find_captures
 from worldstereo.data.posed_video import PosedVideo, read_posed_video
 from worldstereo.errors import InputError
 from worldstereo.evaluation.camera_metrics import camera_errors
-from worldstereo.evaluation.comparison import ComparisonConfig
 from worldstereo.evaluation.ladder_clips import LadderClip, clip_of_frames
+from worldstereo.evaluation.learned_measures import LearnedMeasures
 from worldstereo.evaluation.methods import CONSTANT_DEPTH, PULL_PUSH, Method
 from worldstereo.evaluation.novel_views import (
-    LPIPS_SKIPPED,
+    TRUTH,
     VIEW_FIGURES,
     VIEW_NOTES,
+    ViewsConfig,
     about_clips,
     clip_result,
     clip_shape,
@@ -29,7 +30,17 @@ from worldstereo.evaluation.novel_views import (
     show,
     view_figures,
 )
-from worldstereo.evaluation.protocol import Comparison, Figure, Item, OnProgress, Protocol, Result, run_items, silent
+from worldstereo.evaluation.protocol import (
+    Comparison,
+    Figure,
+    Item,
+    OnProgress,
+    Protocol,
+    Reference,
+    Result,
+    run_items,
+    silent,
+)
 from worldstereo.evaluation.protocol_report import write_report
 from worldstereo.evaluation.subjects import CAPTURES
 from worldstereo.evaluation.surfaces import CLOUD_FIGURES, Surface, capture_surface, cloud_figures, read_points
@@ -90,7 +101,7 @@ class Output:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputsConfig(ComparisonConfig):
+class OutputsConfig(ViewsConfig):
     """What to evaluate.
 
     Attributes:
@@ -113,12 +124,13 @@ def evaluate_outputs(config: OutputsConfig, on_progress: OnProgress = silent) ->
     what baselines and models are given.
 
     Raises:
-        InputError: the truth cannot be read, no output has frames of a capture, or `out` holds results of other
-            settings.
+        InputError: the truth or weights cannot be read, no output has frames of a capture, or `out` holds results of
+            other settings.
     """
     assert config.data is not None
     methods, outputs = config.methods(), tuple(Output.parse(text) for text in config.outputs)
-    taken = {method.name for method in methods}
+    measures = config.measures()
+    taken = {TRUTH, *(method.name for method in methods)}
     if clash := next((output.name for output in outputs if output.name in taken), None):
         raise InputError(f"--output {clash}: a row of that name is in every table; choose another name")
     captures = find_captures(config.data)
@@ -126,24 +138,24 @@ def evaluate_outputs(config: OutputsConfig, on_progress: OnProgress = silent) ->
         name="outputs",
         title="Outputs against the truth",
         item="clip",
-        figures=_OUTPUT_FIGURES,
-        rows=(*methods, *outputs),
+        figures=(*_OUTPUT_FIGURES, *measures.figures),
+        rows=(Reference(TRUTH), *methods, *outputs),
         notes=_NOTES,
         comparisons=(Comparison(PULL_PUSH),),
         about=about_clips,
     )
-    items, skipped = [], dict(LPIPS_SKIPPED)
+    items, skipped = [], measures.skipped
     for place, capture in captures.items():
         found = _Found.of({output.name: output.of(place, len(captures) == 1) for output in outputs}, capture.video)
         name = place.replace("/", "-")
         if found.numbers:
-            items.append(Item(name, partial(_measure, config, methods, name, capture, found)))
+            items.append(Item(name, partial(_measure, config, methods, measures, name, capture, found)))
         else:
             skipped[place] = next(iter(found.failures.values()))
     if not items:
         raise InputError(f"no output can be compared: {next(reversed(skipped.values()))}")
-    results = run_items(config.out, protocol, config.settings(), items, on_progress)
-    return write_report(config.out, protocol, results, config.facts("outputs"), skipped)
+    results = run_items(config.out, protocol, config.settings() | measures.facts, items, on_progress)
+    return write_report(config.out, protocol, results, config.facts("outputs") | measures.facts, skipped)
 
 
 @dataclass(frozen=True)
@@ -210,6 +222,7 @@ def stated_errors(stated: Cameras, truth: Cameras) -> dict[str, float | None]:
 def _measure(
     config: OutputsConfig,
     methods: Sequence[Method],
+    measures: LearnedMeasures,
     name: str,
     capture: Capture,
     found: "_Found",
@@ -224,13 +237,13 @@ def _measure(
     able = [m for m in methods if not m.learned or m.create().frames in (None, len(targets))]
     failures |= {m.name: f"makes {m.create().frames} frames, not {len(targets)}" for m in methods if m not in able}
     frames, seconds = show(clip, able, seed_of(config.seed, name), on_progress)
-    rows = {row: view_figures(made, clip) | {"seconds": seconds[row]} for row, made in frames.items()}
+    rows = {row: view_figures(made, clip, measures) | {"seconds": seconds[row]} for row, made in frames.items()}
     for row, cloud in _baseline_clouds(clip).items():
         if surface is not None and row in rows:
             rows[row] |= cloud_figures(cloud, surface)
     for row, numbers in found.numbers.items():
         try:
-            frames[row], figures = _of_output(row, found.videos[row], numbers, targets, clip)
+            frames[row], figures = _of_output(row, found.videos[row], numbers, targets, clip, measures)
             rows[row] = figures | _cloud_of_output(found.folders[row], found.videos[row], capture, numbers, surface)
         except InputError as error:
             failures[row] = str(error)
@@ -238,12 +251,18 @@ def _measure(
         rows[row] = {"failed": 100.0}
     for figures in rows.values():
         figures.setdefault("failed", 0.0)
+    rows[TRUTH] = dict(measures.of_truth(clip.frames))
     save_sheet(config.out, name, clip, frames)
     return clip_result(name, clip, rows, failures)
 
 
 def _of_output(
-    row: str, video: PosedVideo, numbers: Sequence[int], targets: Sequence[int], clip: LadderClip
+    row: str,
+    video: PosedVideo,
+    numbers: Sequence[int],
+    targets: Sequence[int],
+    clip: LadderClip,
+    measures: LearnedMeasures,
 ) -> tuple[Float[Tensor, "f 3 h w"], dict[str, float | None]]:
     """The frames that show the clip's pictures, and their figures."""
     place = {number: index for index, number in enumerate(numbers)}
@@ -253,7 +272,7 @@ def _of_output(
     width, height = clip.cameras.width, clip.cameras.height
     loaded = video.load(chosen, width, height)
     frames = loaded.frames.float() / 255
-    return frames, view_figures(frames, clip) | stated_errors(loaded.cameras, clip.cameras)
+    return frames, view_figures(frames, clip, measures) | stated_errors(loaded.cameras, clip.cameras)
 
 
 def _cloud_of_output(

@@ -148,7 +148,7 @@ def read_points(path: Path) -> Float[Tensor, "p 3"]:
             points = np.asarray(file["xyz"], dtype=np.float32)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # of archives, arrays and numbers; they share no base class
         raise InputError(f"{path}: must be a PLY, or an npz with the array 'xyz' ({error})") from None
     if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
         raise InputError(f"{path}: 'xyz' must hold finite coordinates, three a point")

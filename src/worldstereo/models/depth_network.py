@@ -26,6 +26,7 @@ _INPUT_CHANNELS = 8
 """RGB, ray x, ray y, filled hint, raw hint, hint mask."""
 
 _LOG_DEPTH_LIMIT = 8.0
+_WIDEST, _MOST_BLOCKS = 2048, 64
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class DepthNetworkConfig:
             raise InputError("a depth network has 5 widths, 5 block counts and 4 decoder widths")
         if any(width < 8 or width % 8 for width in (*self.widths, *self.decoder_widths)):
             raise InputError("the widths of a depth network must be positive multiples of 8")
+        if max(*self.widths, *self.decoder_widths) > _WIDEST or max(*self.blocks, self.attention_blocks) > _MOST_BLOCKS:
+            raise InputError(f"a depth network has at most {_WIDEST} channels and {_MOST_BLOCKS} blocks at a place")
 
     @classmethod
     def from_dict(cls, values: dict) -> "DepthNetworkConfig":

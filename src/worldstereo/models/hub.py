@@ -133,6 +133,19 @@ class ModelFiles:
                     raise self._missing(f"{name}/{weights}")
         return folder
 
+    def whole(self) -> Path:
+        """The local folder of a model that is one part by itself, e.g. a CLIP with its tokenizer.
+
+        Raises:
+            InputError: it is not there, is incomplete or cannot be downloaded.
+        """
+        self.file("config.json")
+        folder = self._fetch("the model", list(_FORMATS))
+        for weights in _weight_files(folder):
+            if not (folder / weights).is_file():
+                raise self._missing(weights)
+        return folder
+
     def has(self, name: str) -> bool:
         """Whether there is a part of that name; a hub that cannot be reached has none."""
         try:

@@ -78,7 +78,7 @@ def preprocess_image(
 
 @dataclass(frozen=True)
 class _Settings:
-    """What `preprocessor_config.json` says."""
+    """What `preprocessor_config.json` says; older ones give a square's side alone, and no factor."""
 
     shorter_side: int
     rows: int
@@ -92,12 +92,14 @@ class _Settings:
     def read(path: Path) -> "_Settings":
         values: Any = read_json(path)
         try:
+            size, crop = values["size"], values["crop_size"]
+            rows, columns = (crop, crop) if isinstance(crop, int) else (crop["height"], crop["width"])
             return _Settings(
-                int(values["size"]["shortest_edge"]),
-                int(values["crop_size"]["height"]),
-                int(values["crop_size"]["width"]),
+                int(size if isinstance(size, int) else size["shortest_edge"]),
+                int(rows),
+                int(columns),
                 Image.Resampling(values["resample"]),
-                float(values["rescale_factor"]),
+                float(values.get("rescale_factor", 1 / 255)),
                 torch.tensor(values["image_mean"], dtype=torch.float32).view(3, 1, 1),
                 torch.tensor(values["image_std"], dtype=torch.float32).view(3, 1, 1),
             )

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from worldstereo.models.control_branch import ControlBranch
+from worldstereo.models.pretrained import load_complete
 from worldstereo.models.stereo_branch import StereoBranch
 from worldstereo.models.transformer import ClipCache, KeyframeTransformer
 
@@ -151,12 +152,16 @@ class PaperTransformer(nn.Module):
 
     @classmethod
     def from_folders(cls, folders: Mapping[str, Path], **options: Any) -> "PaperTransformer":
-        """The same of parts that lie anywhere: "backbone" and perhaps "control" and "stereo"."""
+        """The same of parts that lie anywhere: "backbone" and perhaps "control" and "stereo".
+
+        Raises:
+            InputError: the weights of a part lack a tensor.
+        """
         control, stereo = (
-            part.from_pretrained(folders[name], **options) if name in folders else None
+            load_complete(part, folders[name], **options) if name in folders else None
             for name, part in (("control", ControlBranch), ("stereo", StereoBranch))
         )
-        return cls(KeyframeTransformer.from_pretrained(folders["backbone"], **options), control, stereo).eval()
+        return cls(load_complete(KeyframeTransformer, folders["backbone"], **options), control, stereo).eval()
 
 
 def _check(name: str, branch: Any, backbone: KeyframeTransformer, fields: dict[str, int]) -> None:

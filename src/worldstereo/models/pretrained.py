@@ -1,4 +1,4 @@
-"""Networks of the transformers library from local folders."""
+"""Networks of the transformers and diffusers libraries from local folders."""
 
 import contextlib
 from collections.abc import Iterator, Set
@@ -45,6 +45,26 @@ def load_pretrained(
     if lacking:
         raise InputError(f"{folder}: the weights of this {what} lack {', '.join(lacking[:3])}; fetch the model again")
     return network.to(device).eval()
+
+
+def load_complete(model_class: Any, folder: str | Path, **options: Any) -> Any:
+    """A network of the diffusers library with every tensor from the weights, where the library would leave some random.
+
+    Args:
+        options: of its `from_pretrained`.
+
+    Raises:
+        InputError: the weights lack a tensor, or the configuration is none of this network.
+    """
+    try:
+        network, report = model_class.from_pretrained(folder, output_loading_info=True, **options)
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from None
+    if lacking := sorted(report["missing_keys"]):
+        raise InputError(
+            f"{folder}: the weights of this {model_class.__name__} lack {', '.join(lacking[:3])}; fetch the model again"
+        )
+    return network
 
 
 @contextlib.contextmanager

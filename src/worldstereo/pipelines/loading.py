@@ -1,7 +1,8 @@
 """From a model's files to a generator. What decides a clip is read from the model's own configuration; a field that is
 missing there is an error, never a guess."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from worldstereo.models.image_encoder import encode_image
 from worldstereo.models.keyframe_codec import KeyframeCodec
 from worldstereo.models.low_memory import offload, quantizer, store_in_float8
 from worldstereo.models.paper import PaperTransformer
+from worldstereo.models.pretrained import load_complete
 from worldstereo.models.text_encoder import encode_prompts, load_prompt_embeddings
 from worldstereo.models.wan_codec import WanKeyframeCodec
 from worldstereo.pipelines.clip_inputs import OWN_CAMERAS, PUBLISHED_CAMERAS, CameraConvention
@@ -36,6 +38,7 @@ _PAPER = "worldstereo-paper"
 _STEPS, _GUIDANCE = 40, 5.0  # of the official scripts; the published configs do not say
 _OUTPUT = "output_short_side"
 _SHIPPED_EMBEDDINGS = "prompt_embeds.safetensors"
+_MOST_LAYERS, _LARGEST_SIZE = 1000, 1_000_000
 
 
 def load_generator(name: str, files: ModelFiles, options: GeneratorOptions, placement: Placement) -> VideoGenerator:
@@ -46,7 +49,8 @@ def load_generator(name: str, files: ModelFiles, options: GeneratorOptions, plac
     Raises:
         InputError: a file or field is missing or wrong, or an option does not go with the model.
     """
-    pipeline, cameras = load_pipeline(files, options, placement)
+    with _wrong_files(files):
+        pipeline, cameras = load_pipeline(files, options, placement)
     generator = NetworkGenerator(name, pipeline, cameras, options.on(placement.device), _licence(name, files))
     path = files.file("config.json")
     short_side = read_json(path).get(_OUTPUT)
@@ -120,6 +124,41 @@ class Fields:
         return self.values[field]
 
 
+@contextlib.contextmanager
+def _wrong_files(files: ModelFiles) -> Iterator[None]:
+    """Turn what the libraries raise about a model's files into one sentence.
+
+    Raises:
+        InputError: the block raised an error other than of memory.
+    """
+    try:
+        yield
+    except (InputError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # errors of configurations, files and shapes share no base class
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise InputError(
+            f"model {files.source}: its files are damaged or of another kind of model ({type(error).__name__}: "
+            f"{reason}); fetch the model again"
+        ) from error
+
+
+def _check_sizes(path: Path) -> None:
+    """Refuse a network's configuration that would fill the memory before its weights are looked at.
+
+    Raises:
+        InputError: it is no JSON object, or a size in it is beyond any network's.
+    """
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: must be a JSON object; fetch the model again")
+    for field, value in values.items():
+        largest = _MOST_LAYERS if "layers" in field or "blocks" in field else _LARGEST_SIZE
+        for number in value if isinstance(value, list) else (value,):
+            if isinstance(number, (int, float)) and not abs(number) <= largest:
+                raise InputError(f"{path}: the field '{field}' is {number}, beyond any network; fetch the model again")
+
+
 def _licence(name: str, files: ModelFiles) -> str:
     stated = files.licence()
     return f"{name}: licence {stated}" if stated else f"{name}: states no licence; ask its makers"
@@ -164,6 +203,8 @@ def _paper(
     dtype, device = _dtype(options), placement.device
     parts = {name: rest.component(name) for name in ("control", "stereo") if rest.has(name)}
     parts["backbone"] = files.component("backbone")
+    for folder in parts.values():
+        _check_sizes(folder / "config.json")
     network = PaperTransformer.from_folders(parts, torch_dtype=dtype).requires_grad_(False)
     if quantize := quantizer(options.quantize):
         for module in [m for m in network.modules() if type(m).__name__ in ("TransformerBlock", "ModulatedBlock")]:
@@ -174,7 +215,9 @@ def _paper(
         if base is None:
             raise InputError(f"{rest.source}: has neither the folder autoencoder/ nor a base_model in config.json")
         return network, _wan_codec(base, dtype, device, placement)
-    return network, KeyframeAutoencoder.from_pretrained(rest.component("autoencoder")).to(device).eval()
+    autoencoder = rest.component("autoencoder")
+    _check_sizes(autoencoder / "config.json")
+    return network, load_complete(KeyframeAutoencoder, autoencoder).to(device).eval()
 
 
 def _wan_codec(base: ModelFiles, dtype: torch.dtype, device: str, placement: Placement) -> WanKeyframeCodec:

@@ -33,7 +33,8 @@ def read_seven_scenes(folder: Path) -> Capture:
     pictures, poses = [], []
     for picture in sorted(folder.glob(f"frame-*{_COLOUR}")):
         path = picture.with_name(picture.name.replace(_COLOUR, ".pose.txt"))
-        if path.is_file() and any(word in path.read_text(encoding="utf-8").lower() for word in ("nan", "inf")):
+        text = path.read_text(encoding="utf-8", errors="replace").lower() if path.is_file() else ""
+        if "nan" in text or "inf" in text:
             continue
         poses.append(numbers(path, 16).reshape(4, 4))
         pictures.append(picture)

@@ -47,10 +47,14 @@ def read_tanks_and_temples(folder: Path) -> Capture:
     if transform.is_file():
         matrix = numbers(transform, 16).reshape(4, 4)
         scale = float(np.cbrt(np.linalg.det(matrix[:3, :3])))
-        if not scale > 0:
+        turn = matrix[:3, :3] / scale if scale > 0 else np.zeros((3, 3))
+        if np.abs(turn @ turn.T - np.eye(3)).max() > 1e-3:
             raise InputError(f"{transform}: is no similarity; download it again")
-        rotation, shift = (torch.from_numpy(v).float() for v in (matrix[:3, :3] / scale, matrix[:3, 3]))
-        cameras = cameras.transformed(rotation, shift, scale)
+        rotation, shift = (torch.from_numpy(v).float() for v in (turn, matrix[:3, 3]))
+        try:
+            cameras = cameras.transformed(rotation, shift, scale)
+        except InputError as error:
+            raise InputError(f"{transform}: leads out of this world ({error}); download it again") from None
     elif scan.is_file():
         raise InputError(f"{transform}: no such file, without which {scan.name} does not fit the poses; download it")
     video = PosedVideo(folder.name, cameras, tuple(pictures), (None,) * len(pictures))
