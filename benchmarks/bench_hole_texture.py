@@ -32,6 +32,7 @@ from worldstereo.threads import fixed_threads
 
 WIDTH, HEIGHT, FRAMES = 640, 360, 9
 NETWORK = 192, 112
+NARROW = 12  # pixels, a thirtieth of the height, as `complete_clip` has it
 
 
 def by_pull_push(clip: LadderClip, render: PointRender) -> Tensor:
@@ -44,7 +45,9 @@ def each_by_itself(clip: LadderClip, render: PointRender) -> Tensor:
     exemplars = Exemplars(clip.frames[0])
     smooth = fill_from_surroundings(render)
     each = zip(smooth, render.hole_mask, strict=True)
-    return torch.stack([exemplars.continue_into(own, wide_holes(holes), k) for k, (own, holes) in enumerate(each)])
+    return torch.stack(
+        [exemplars.continue_into(own, wide_holes(holes, NARROW), k) for k, (own, holes) in enumerate(each)]
+    )
 
 
 def by_keyframes(clip: LadderClip, render: PointRender) -> Tensor:
@@ -85,7 +88,7 @@ def main() -> None:
 def report(clips: list[LadderClip]) -> None:
     """Measure and print."""
     renders = [clip.first_cloud.render_sharp(clip.cameras) for clip in clips]
-    masks = [torch.stack([wide_holes(holes) for holes in render.hole_mask]) for render in renders]
+    masks = [torch.stack([wide_holes(holes, NARROW) for holes in render.hole_mask]) for render in renders]
     for mask in masks:
         mask[0] = False
     truth = torch.cat([clip.frames for clip in clips])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from worldstereo.errors import InputError
 from worldstereo.geometry.alignment import fit_disparity, ranks_agree, umeyama
-from worldstereo.geometry.filtering import dense_keep, voxel_keep
+from worldstereo.geometry.filtering import voxel_keep
 
 
 def disparities(count: int = 4000) -> torch.Tensor:
@@ -111,14 +111,3 @@ def test_one_point_a_voxel_the_first():
     assert len(voxel_keep(torch.zeros(0, 3), 1.0)) == 0
     with pytest.raises(InputError, match="voxel"):
         voxel_keep(points, 0.0)
-
-
-def test_stray_points_go_and_sparse_far_surfaces_stay():
-    x, y = torch.meshgrid(torch.arange(30.0), torch.arange(30.0), indexing="ij")
-    near = torch.stack([x, y, torch.full_like(x, 30.0)], dim=-1) / 30
-    far = 10 * near[:7, :7]
-    points = torch.cat([near.reshape(-1, 3), far.reshape(-1, 3), torch.tensor([[3.0, 3.0, 4.0]])])
-    keep = dense_keep(points, points[:, 2])
-    assert not keep[-1]
-    assert keep[:-1].float().mean() > 0.95
-    assert not dense_keep(points, torch.ones(len(points)))[900:949].all(), "one scale for all drops the far ones"

@@ -84,8 +84,8 @@ def test_known_pixels_are_the_renders_bit_for_bit_and_all_values_are_colours():
     assert composed.max() <= 1
 
 
-@pytest.mark.parametrize(("width", "is_thin"), [(1, True), (2, True), (3, False)])
-def test_thin_cracks_show_nothing_of_the_content(width, is_thin):
+@pytest.mark.parametrize(("width", "is_thin"), [(1, True), (5, True), (9, True), (13, False)])
+def test_holes_narrower_than_five_pixels_of_the_content_show_nothing_of_it(width, is_thin):
     picture, holes = smooth(1), torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
     holes[:, 40 : 40 + width] = True
     holes[20 : 20 + width, :] = True
@@ -103,8 +103,9 @@ def test_wide_holes_hold_a_square_of_three():
     expected = torch.zeros_like(holes)
     expected[1:4, 1:4] = True
     expected[10:, 6:] = True
-    assert torch.equal(wide_holes(holes), expected)
-    assert wide_holes(torch.ones(5, 4, dtype=torch.bool)).all()
+    assert torch.equal(wide_holes(holes, 3), expected)
+    assert wide_holes(torch.ones(5, 4, dtype=torch.bool), 3).all()
+    assert not wide_holes(holes, 5)[:9].any()
 
 
 def border_gradient(picture: torch.Tensor, holes: torch.Tensor) -> float:

@@ -40,7 +40,7 @@ def fused(frames, order=None, **options) -> tuple[FusedCloud, CloudFusion]:
     for n in order or range(len(depth)):
         sky = depth[n] == 0
         fusion.add(images[n], depth[n], (depth[n] > 0).float(), sky, cameras[n])
-    return fusion.surface(drop_outliers=False), fusion
+    return fusion.surface(), fusion
 
 
 def ball_frames():
@@ -82,7 +82,7 @@ def test_averages_go_by_confidence_and_unsure_pixels_stay_out():
     fusion.add(torch.zeros(3, 80, 128), depth, torch.full((80, 128), 0.75), none, camera)
     fusion.add(torch.ones(3, 80, 128), depth, torch.full((80, 128), 0.6), none, camera, 0.5)
     fusion.add(torch.ones(3, 80, 128), depth, torch.full((80, 128), 0.4), none, camera, 0.5)
-    cloud = fusion.surface(drop_outliers=False)
+    cloud = fusion.surface()
     torch.testing.assert_close(cloud.colors, torch.full_like(cloud.colors, 0.6 / 1.35))
     torch.testing.assert_close(cloud.confidence, torch.full((len(cloud),), (0.75**2 + 0.6**2) / 1.35))
 
@@ -99,7 +99,7 @@ def test_a_surface_seen_from_near_and_far_is_kept_at_the_finer_spacing_alone():
     both = CloudFusion()
     both.add(torch.zeros(3, 80, 128), wall, torch.ones(80, 128), none, near)
     both.add(torch.ones(3, 80, 128), wall + 12, torch.ones(80, 128), none, far)
-    fine, mixed = alone.surface(drop_outliers=False), both.surface(drop_outliers=False)
+    fine, mixed = alone.surface(), both.surface()
     within = (mixed.points[:, 0].abs() < 1.2) & (mixed.points[:, 1].abs() < 0.7)
     only = (fine.points[:, 0].abs() < 1.2) & (fine.points[:, 1].abs() < 0.7)
     assert int(within.sum()) == int(only.sum())
@@ -109,17 +109,9 @@ def test_a_surface_seen_from_near_and_far_is_kept_at_the_finer_spacing_alone():
 
 def test_a_cloud_is_thinned_to_the_number_asked_for_and_keeps_its_place():
     _, fusion = fused(ball_frames())
-    cloud = fusion.surface(max_points=2000, drop_outliers=False)
+    cloud = fusion.surface(max_points=2000)
     assert 300 < len(cloud) <= 2000
     torch.testing.assert_close(cloud.points.norm(dim=1), torch.ones(len(cloud)), atol=0.02, rtol=0)
-
-
-def test_stray_points_go():
-    images, depth, cameras = ball_frames()
-    depth[0, 3, 3] = 2.0
-    _, fusion = fused((images, depth, cameras))
-    assert float(fusion.surface(drop_outliers=False).points.norm(dim=1).max()) > 1.1
-    assert float(fusion.surface().points.norm(dim=1).max()) < 1.1
 
 
 def test_sky_lies_apart_and_far_behind():

@@ -1,4 +1,4 @@
-"""Thinning points and dropping stray ones."""
+"""Thinning points."""
 
 import numpy as np
 import torch
@@ -26,23 +26,4 @@ def voxel_keep(points: Float[Tensor, "p 3"], voxel: float) -> Bool[Tensor, " p"]
         cells = cells.astype(np.int64)
         number = (cells[:, 0] * int(size[1]) + cells[:, 1]) * int(size[2]) + cells[:, 2]
         keep[np.unique(number, return_index=True)[1]] = True
-    return torch.from_numpy(keep).to(points.device)
-
-
-def dense_keep(
-    points: Float[Tensor, "p 3"], scale: Float[Tensor, " p"], *, neighbours: int = 10, sigma: float = 2.0
-) -> Bool[Tensor, " p"]:
-    """Which points are not statistical outliers.
-
-    The mean distance to the nearest `neighbours`, divided by the point's own `scale` (its depth: points of a picture
-    lie the sparser the farther they are), must not exceed the mean over all points by more than `sigma` standard
-    deviations. With too few points to tell, all are kept. O(p log p).
-    """
-    if len(points) <= neighbours:
-        return torch.ones(len(points), dtype=torch.bool, device=points.device)
-    from scipy.spatial import cKDTree
-
-    places = points.cpu().numpy()
-    distance = cKDTree(places).query(places, k=neighbours + 1)[0][:, 1:].mean(axis=1) / scale.cpu().numpy()
-    keep = distance <= distance.mean() + sigma * distance.std()
     return torch.from_numpy(keep).to(points.device)

@@ -11,7 +11,7 @@ from torch.nn import functional
 from worldstereo.cameras import Cameras
 from worldstereo.depth.base import DepthPrediction
 from worldstereo.errors import InputError
-from worldstereo.geometry.filtering import dense_keep, voxel_keep
+from worldstereo.geometry.filtering import voxel_keep
 from worldstereo.geometry.inpainting import background_importance, pull_push
 from worldstereo.geometry.point_cloud import PointCloud
 from worldstereo.geometry.rendering import PointRender
@@ -52,7 +52,7 @@ class UpdateReport:
     Attributes:
         frames: one report per frame.
         points_proposed: new points before thinning.
-        points_added: after thinning and without outliers.
+        points_added: after thinning.
         sky_added: new sky points.
     """
 
@@ -99,7 +99,7 @@ def grow_surface(
     3 times the farthest that the clip sees of the cloud; holes that continue the sky are sky. Up to four
     frames beside it are its witnesses: it is dropped if it would stand in front of a surface that the cloud
     shows them well, or if more of them see past it than see it. What remains is thinned to one point a voxel (a
-    pixel's footprint at the point's depth; voxels of the old cloud are taken), and rid of statistical outliers.
+    pixel's footprint at the point's depth; voxels of the old cloud are taken).
     Sky seen through holes goes on the sky's sphere.
 
     Time O(frames × points of the cloud); memory O(frames × pixels).
@@ -202,7 +202,7 @@ def _sky_points(
 
 
 def _thinned(new: PointCloud, depth: Float[Tensor, " p"], cloud: PointCloud, focal: float) -> PointCloud:
-    """One point a voxel, none where the old cloud is, no statistical outliers.
+    """One point a voxel, none where the old cloud is.
 
     A voxel is as wide as a pixel at the point's depth, rounded down to a power of two.
     """
@@ -214,8 +214,7 @@ def _thinned(new: PointCloud, depth: Float[Tensor, " p"], cloud: PointCloud, foc
         low, high = points.amin(dim=0) - voxel, points.amax(dim=0) + voxel
         old = cloud.points[((cloud.points > low) & (cloud.points < high)).all(dim=1)]
         keep[here] = voxel_keep(torch.cat([old, points]), voxel)[len(old) :]
-    new, depth = new[keep], depth[keep]
-    return new[dense_keep(new.points, depth)]
+    return new[keep]
 
 
 def _require_same(frames: Float[Tensor, "f 3 h w"], cameras: Cameras, predictions: Sequence[DepthPrediction]) -> None:

@@ -23,7 +23,8 @@ from worldstereo.geometry.rendering import PointRender
 from worldstereo.memory.references import seen_from
 from worldstereo.pipelines.hole_filling import add_references
 
-_THIN = 3  # output pixels: narrower holes are no place for a network's content
+_COARSE = 5  # network pixels: narrower holes are no place for its content
+_TEXTURED = 30  # holes narrower than the shorter side divided by this are no place for texture
 _REACH = 8  # the exposure is an average over Gaussians of the shorter side divided by this
 _USUAL_ERROR = 0.1  # larger differences between frame and render say less about the exposure
 _KEYFRAMES, _SMALL_SHARE = 3, 0.004  # frames that are shown to the others, while one has a larger share of holes
@@ -51,17 +52,17 @@ def complete_clip(
         image: what the clip begins with, whose texture is continued.
         cameras: of the output.
     """
-    exemplars = Exemplars(image)
+    exemplars, narrow = Exemplars(image), round(min(image.shape[1:]) / _TEXTURED)
     small_frames = zip(content, small_render.rgb, small_render.hole_mask, small_render.depth, strict=True)
     agreed = [agree_exposure(own, rgb, ~holes, background_importance(z)) for own, rgb, holes, z in small_frames]
 
     def completed(index: int) -> Float[Tensor, "3 h w"]:
         holes = render.hole_mask[index]
         smooth = fill_holes(render.rgb[index], holes, background_importance(render.depth[index]), agreed[index])
-        return exemplars.continue_into(smooth, wide_holes(holes), seed + index)
+        return exemplars.continue_into(smooth, wide_holes(holes, narrow), seed + index)
 
     for _ in range(_KEYFRAMES):
-        shares = torch.stack([wide_holes(holes).float().mean() for holes in render.hole_mask[1:]])
+        shares = torch.stack([wide_holes(holes, narrow).float().mean() for holes in render.hole_mask[1:]])
         if len(shares) == 0 or float(shares.max()) < _SMALL_SHARE:
             break
         key = 1 + int(shares.argmax())
@@ -100,26 +101,31 @@ def fill_holes(
     """The render with enlarged content in its holes, in [0, 1].
 
     At the rim the content meets the render: their difference there is spread by `pull_push` and falls to nothing
-    within 1.2 pixels of the content. Holes narrower than 3 pixels, the cracks between points, show the `pull_push` of
-    the render and no content.
+    within 1.2 pixels of the content. Holes narrower than 5 pixels of the content, about which it knows less than their
+    rims do, show the `pull_push` of the render.
     """
     height, width = holes.shape
     large = F.interpolate(content[None], (height, width), mode="bicubic", align_corners=False)[0]
     known = ~holes[None, None]
     spread = pull_push(torch.cat([render, render - large])[None], known, importance[None, None])[0]
     smooth, difference = spread[:3], spread[3:]
-    seam = max(2.0, _SEAM * (height * width / content[0].numel()) ** 0.5)
+    pixel = (height * width / content[0].numel()) ** 0.5
+    seam = max(2.0, _SEAM * pixel)
     distance = torch.from_numpy(ndimage.distance_transform_edt(holes.cpu().numpy())).to(large)
     blended = large + difference * (1 - (distance - 1) / seam).clamp(0, 1)
-    filled = torch.where(wide_holes(holes), blended, smooth)
+    filled = torch.where(wide_holes(holes, round(_COARSE * pixel)), blended, smooth)
     return torch.where(holes, filled.clamp(0, 1), render)
 
 
-def wide_holes(holes: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
-    """The pixels of the holes that lie in a square of 3×3 pixels of a hole; beyond the picture holes go on."""
-    margin = _THIN // 2
-    narrowed = F.max_pool2d((~holes).float()[None], _THIN, 1, margin) == 0
-    return F.max_pool2d(narrowed.float(), _THIN, 1, margin)[0] > 0
+def wide_holes(holes: Bool[Tensor, "h w"], width: int) -> Bool[Tensor, "h w"]:
+    """The pixels of the holes that lie in a square of `width` pixels of a hole; beyond the picture holes go on.
+
+    Args:
+        width: rounded up to the next odd number.
+    """
+    margin = width // 2
+    narrowed = F.max_pool2d((~holes).float()[None], 2 * margin + 1, 1, margin) == 0
+    return F.max_pool2d(narrowed.float(), 2 * margin + 1, 1, margin)[0] > 0
 
 
 def _smoothed(values: Float[Tensor, "c m n"]) -> Float[Tensor, "c m n"]:

@@ -10,7 +10,6 @@ from torch.nn import functional
 
 from worldstereo.cameras import Cameras
 from worldstereo.errors import InputError
-from worldstereo.geometry.filtering import dense_keep
 from worldstereo.geometry.point_cloud import PointCloud
 from worldstereo.memory.lifting import SKY_MEDIANS, near_surface
 from worldstereo.reconstruction.consistency import surface_normals
@@ -19,7 +18,6 @@ from worldstereo.reconstruction.voxel_table import Cells, VoxelTable
 LEAST_CONFIDENCE = 0.6
 SPACING = 1.0
 MAX_POINTS = 2_000_000
-OUTLIER_SIGMA = 4.0
 _SKY_CELL_PIXELS = 2.0
 _WEIGHT, _SQUARE, _PLACE, _COLOR, _NORMAL = 0, 1, slice(2, 5), slice(5, 8), slice(8, 11)
 _VALUES = 11
@@ -133,11 +131,8 @@ class CloudFusion:
         middle = torch.stack(self._centers).mean(dim=0)
         return PointCloud(middle + radius * functional.normalize(directions, dim=1), colors)
 
-    def surface(self, *, max_points: int = MAX_POINTS, drop_outliers: bool = True) -> FusedCloud:
-        """The cloud so far, thinned to wider cubes until it has at most `max_points`, without statistical outliers.
-
-        Outliers (`dense_keep`) are judged relative to the size of their cubes.
-        """
+    def surface(self, *, max_points: int = MAX_POINTS) -> FusedCloud:
+        """The cloud so far, thinned to wider cubes until it has at most `max_points`."""
         table = self._table
         cells = table.cells(finest_only=True)
         while len(cells.level) > max_points:
@@ -150,10 +145,7 @@ class CloudFusion:
             table = coarser
             cells = table.cells(finest_only=True)
         points, colors, normals, confidence = _averages(cells)
-        fused = FusedCloud(points, colors, functional.normalize(normals, dim=1), confidence)
-        if drop_outliers and len(fused):
-            fused = fused[dense_keep(points, torch.exp2(cells.level.float()), sigma=OUTLIER_SIGMA)]
-        return fused
+        return FusedCloud(points, colors, functional.normalize(normals, dim=1), confidence)
 
 
 def _averages(cells: Cells) -> tuple[Tensor, Tensor, Tensor, Tensor]:
