@@ -26,7 +26,7 @@ from worldstereo.geometry.exemplars import Exemplars
 from worldstereo.geometry.rendering import PointRender
 from worldstereo.image_metrics import psnr
 from worldstereo.pipelines.clip_inputs import shrink_render
-from worldstereo.pipelines.compositing import complete_clip, wide_holes
+from worldstereo.pipelines.compositing import complete_clip, in_front, wide_holes
 from worldstereo.pipelines.hole_filling import fill_from_surroundings
 from worldstereo.threads import fixed_threads
 
@@ -44,9 +44,12 @@ def each_by_itself(clip: LadderClip, render: PointRender) -> Tensor:
     """With texture, but nothing is shown to other frames."""
     exemplars = Exemplars(clip.frames[0])
     smooth = fill_from_surroundings(render)
-    each = zip(smooth, render.hole_mask, strict=True)
+    each = zip(smooth, render.hole_mask, render.depth, strict=True)
     return torch.stack(
-        [exemplars.continue_into(own, wide_holes(holes, NARROW), k) for k, (own, holes) in enumerate(each)]
+        [
+            exemplars.continue_into(own, wide_holes(holes, NARROW), in_front(z, holes), k)
+            for k, (own, holes, z) in enumerate(each)
+        ]
     )
 
 

@@ -9,7 +9,7 @@ from worldstereo.cameras import Cameras
 from worldstereo.geometry.inpainting import background_importance, pull_push
 from worldstereo.geometry.rendering import PointRender
 from worldstereo.pipelines.clip_inputs import shrink_render
-from worldstereo.pipelines.compositing import agree_exposure, complete_clip, fill_holes, wide_holes
+from worldstereo.pipelines.compositing import agree_exposure, complete_clip, fill_holes, in_front, wide_holes
 
 HEIGHT, WIDTH = 60, 96
 
@@ -38,8 +38,8 @@ def compose_clip(render: PointRender, small: PointRender, content: torch.Tensor)
     for index, own in enumerate(content):
         importance = background_importance(small.depth[index])
         agreed = agree_exposure(own, small.rgb[index], ~small.hole_mask[index], importance)
-        importance = background_importance(render.depth[index])
-        frames.append(fill_holes(render.rgb[index], render.hole_mask[index], importance, agreed))
+        holes, importance = render.hole_mask[index], background_importance(render.depth[index])
+        frames.append(fill_holes(render.rgb[index], holes, torch.zeros_like(holes), importance, agreed))
     return torch.stack(frames)
 
 
@@ -59,7 +59,9 @@ def test_content_that_is_the_pull_push_fill_gives_the_pull_push_fill(seed, share
     picture = torch.rand(3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(seed + 1))
     fill = filled_by_pull_push(picture, holes)
     agreed = agree_exposure(fill, picture, ~holes, ones(holes))
-    torch.testing.assert_close(fill_holes(picture, holes, ones(holes), agreed), fill, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        fill_holes(picture, holes, torch.zeros_like(holes), ones(holes), agreed), fill, atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("offset", [-0.2, 0.15])
@@ -90,9 +92,42 @@ def test_holes_narrower_than_five_pixels_of_the_content_show_nothing_of_it(width
     holes[:, 40 : 40 + width] = True
     holes[20 : 20 + width, :] = True
     stripes = torch.rand(3, 30, 48, generator=torch.Generator().manual_seed(0))
-    filled = fill_holes(picture, holes, ones(holes), stripes)
+    filled = fill_holes(picture, holes, torch.zeros_like(holes), ones(holes), stripes)
     equals = torch.allclose(filled, filled_by_pull_push(picture, holes), atol=1e-6)
     assert equals == is_thin
+
+
+def test_in_front_is_what_is_nearer_than_the_hole_beside_it():
+    depth, holes = torch.full((HEIGHT, WIDTH), 5.0), torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    depth[:, :40] = 2.0
+    holes[20:40, 40:60] = True
+    depth[holes] = 0.0
+    front = in_front(depth, holes)
+    assert front[20:40, 37:40].all(), "a twentieth of the height"
+    assert not front[:, :37].any()
+    assert not front[:, 40:].any()
+    assert not front[:17].any()
+    depth[:, :40] = 4.5
+    assert not in_front(depth, holes).any(), "nearer by less than a fifth"
+
+
+def test_a_hole_behind_an_object_takes_after_what_is_behind_it_though_the_content_is_blurred():
+    """A red object, a blue wall, and content in which the red runs into the hole."""
+    red, blue = torch.tensor([0.9, 0.1, 0.1]), torch.tensor([0.1, 0.2, 0.9])
+    truth = blue[:, None, None].repeat(1, HEIGHT, WIDTH)
+    truth[:, :, :40] = red[:, None, None]
+    depth, holes = torch.full((HEIGHT, WIDTH), 5.0), torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    depth[:, :40] = 2.0
+    holes[10:50, 40:70] = True
+    depth[holes] = 0.0
+    content = torch.nn.functional.avg_pool2d(truth[None], (2, 15), (2, 2), (0, 7), count_include_pad=False)[0]
+    importance = background_importance(depth)
+    render = torch.where(holes, 0.5, truth)
+    kept_out = fill_holes(render, holes, depth == 2.0, importance, content)
+    let_in = fill_holes(render, holes, torch.zeros_like(holes), importance, content)
+    error, before = ((filled - truth)[:, 15:45, 40:46].abs().mean() for filled in (kept_out, let_in))
+    assert error < 0.05
+    assert before > 0.1
 
 
 def test_wide_holes_hold_a_square_of_three():

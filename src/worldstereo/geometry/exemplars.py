@@ -57,7 +57,7 @@ class Exemplars:
         self._tree = cKDTree(_features(self._low[rows, columns], rows / height))
 
     def continue_into(
-        self, filled: Float[Tensor, "3 h w"], holes: Bool[Tensor, "h w"], seed: int
+        self, filled: Float[Tensor, "3 h w"], holes: Bool[Tensor, "h w"], apart: Bool[Tensor, "h w"], seed: int
     ) -> Float[Tensor, "3 h w"]:
         """The filled picture with detail in its holes, in [0, 1]; other pixels come back unchanged.
 
@@ -66,12 +66,13 @@ class Exemplars:
 
         Args:
             filled: smooth in its holes, of about the exemplar's size, RGB in [0, 1].
+            apart: pixels that do not go on in the holes beside them, such as those of a nearer object.
         """
         if self._tree is None or not bool(holes.any()):
             return filled
-        values, wanted = _channels_last(filled), holes.cpu().numpy()
-        low = _smoothed(values, self._sigma)
-        detail, known = values - low, ~wanted
+        values, wanted, foreign = _channels_last(filled), holes.cpu().numpy(), apart.cpu().numpy()
+        low = _smoothed_within(values, ~foreign, self._sigma)
+        detail, known = values - low, ~wanted & ~foreign
         low[wanted] = values[wanted]  # smooth already; smoothing would mix in what lies beside the hole
         distance = ndimage.distance_transform_edt(wanted)
         todo = np.argwhere(wanted)
@@ -121,6 +122,13 @@ def _channels_last(picture: Float[Tensor, "3 h w"]) -> np.ndarray:
 
 def _smoothed(values: np.ndarray, sigma: float) -> np.ndarray:
     return ndimage.gaussian_filter(values, (sigma, sigma, 0))
+
+
+def _smoothed_within(values: np.ndarray, mask: np.ndarray, sigma: float) -> np.ndarray:
+    """The mean of the mask's pixels alone; where there are none, the values."""
+    weight = ndimage.gaussian_filter(mask.astype(np.float32), sigma)[..., None]
+    mean = _smoothed(values * mask[..., None], sigma) / np.maximum(weight, 1e-6)
+    return np.where(weight > 1e-3, mean, values)
 
 
 def _features(colors: np.ndarray, heights: np.ndarray) -> np.ndarray:

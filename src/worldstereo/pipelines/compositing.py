@@ -28,6 +28,9 @@ _TEXTURED = 30  # holes narrower than the shorter side divided by this are no pl
 _REACH = 8  # the exposure is an average over Gaussians of the shorter side divided by this
 _USUAL_ERROR = 0.1  # larger differences between frame and render say less about the exposure
 _KEYFRAMES, _SMALL_SHARE = 3, 0.004  # frames that are shown to the others, while one has a larger share of holes
+_BLUR = 8  # network pixels: so far the content beside a nearer object has something of its colour
+_NEAR = 20  # the shorter side divided by this
+_NEARER = 0.8  # times the depth of what a hole shows: such surfaces do not go on in it
 _SEAM = 1.2  # network pixels over which the rims of holes are blended
 
 
@@ -57,9 +60,10 @@ def complete_clip(
     agreed = [agree_exposure(own, rgb, ~holes, background_importance(z)) for own, rgb, holes, z in small_frames]
 
     def completed(index: int) -> Float[Tensor, "3 h w"]:
-        holes = render.hole_mask[index]
-        smooth = fill_holes(render.rgb[index], holes, background_importance(render.depth[index]), agreed[index])
-        return exemplars.continue_into(smooth, wide_holes(holes, narrow), seed + index)
+        holes, depth = render.hole_mask[index], render.depth[index]
+        front = in_front(depth, holes)
+        smooth = fill_holes(render.rgb[index], holes, front, background_importance(depth), agreed[index])
+        return exemplars.continue_into(smooth, wide_holes(holes, narrow), front, seed + index)
 
     for _ in range(_KEYFRAMES):
         shares = torch.stack([wide_holes(holes, narrow).float().mean() for holes in render.hole_mask[1:]])
@@ -71,6 +75,17 @@ def complete_clip(
         render = add_references(render, seen_from(picture, depth, cameras[key], cameras))
         render.rgb[key], render.hole_mask[key], render.depth[key] = picture, False, depth
     return torch.stack([image, *(completed(index) for index in range(1, len(content)))])
+
+
+def in_front(depth: Float[Tensor, "h w"], holes: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+    """Known pixels that are nearer by a fifth than what a hole near them shows, by `continued_depth`.
+
+    Near is within a twentieth of the shorter side.
+    """
+    reach = min(depth.shape) // _NEAR
+    behind = torch.where(holes, continued_depth(depth, ~holes), 0.0)
+    farthest = F.max_pool2d(behind[None], 2 * reach + 1, 1, reach)[0]
+    return ~holes & (depth > 0) & (depth < _NEARER * farthest)
 
 
 def agree_exposure(
@@ -95,6 +110,7 @@ def agree_exposure(
 def fill_holes(
     render: Float[Tensor, "3 h w"],
     holes: Bool[Tensor, "h w"],
+    front: Bool[Tensor, "h w"],
     importance: Float[Tensor, "h w"],
     content: Float[Tensor, "3 m n"],
 ) -> Float[Tensor, "3 h w"]:
@@ -102,18 +118,23 @@ def fill_holes(
 
     At the rim the content meets the render: their difference there is spread by `pull_push` and falls to nothing
     within 1.2 pixels of the content. Holes narrower than 5 pixels of the content, about which it knows less than their
-    rims do, show the `pull_push` of the render.
+    rims do, show the `pull_push` of the render. Into wider ones `front` spreads nothing; beside it they show the
+    `pull_push` of what is around it, and less and less of that up to 8 pixels of the content away.
+
+    Args:
+        front: known pixels of what is nearer than the holes show (`in_front`).
     """
     height, width = holes.shape
     large = F.interpolate(content[None], (height, width), mode="bicubic", align_corners=False)[0]
-    known = ~holes[None, None]
-    spread = pull_push(torch.cat([render, render - large])[None], known, importance[None, None])[0]
+    behind, known = ~(holes | front)[None, None], ~holes[None, None]
+    spread = pull_push(torch.cat([render, render - large])[None], behind, importance[None, None])[0]
     smooth, difference = spread[:3], spread[3:]
     pixel = (height * width / content[0].numel()) ** 0.5
     seam = max(2.0, _SEAM * pixel)
-    distance = torch.from_numpy(ndimage.distance_transform_edt(holes.cpu().numpy())).to(large)
-    blended = large + difference * (1 - (distance - 1) / seam).clamp(0, 1)
-    filled = torch.where(wide_holes(holes, round(_COARSE * pixel)), blended, smooth)
+    blended = large + difference * (1 - (_distance_from(~holes) - 1) / seam).clamp(0, 1)
+    blended = torch.lerp(smooth, blended, (_distance_from(front) / (_BLUR * pixel)).clamp(0, 1))
+    filled = pull_push(render[None], known, importance[None, None])[0]
+    filled = torch.where(wide_holes(holes, round(_COARSE * pixel)), blended, filled)
     return torch.where(holes, filled.clamp(0, 1), render)
 
 
@@ -126,6 +147,13 @@ def wide_holes(holes: Bool[Tensor, "h w"], width: int) -> Bool[Tensor, "h w"]:
     margin = width // 2
     narrowed = F.max_pool2d((~holes).float()[None], 2 * margin + 1, 1, margin) == 0
     return F.max_pool2d(narrowed.float(), 2 * margin + 1, 1, margin)[0] > 0
+
+
+def _distance_from(mask: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+    """Pixels from the nearest of the mask; infinitely many if there is none."""
+    if not bool(mask.any()):
+        return torch.full(mask.shape, torch.inf, device=mask.device)
+    return torch.from_numpy(ndimage.distance_transform_edt(~mask.cpu().numpy())).to(mask.device, torch.float32)
 
 
 def _smoothed(values: Float[Tensor, "c m n"]) -> Float[Tensor, "c m n"]:
