@@ -1,8 +1,10 @@
-"""What the batch tests' worker processes need; they import it by name."""
+"""What the batch tests share, and what their worker processes import by name."""
 
+import hashlib
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from worldstereo.pipelines.batch import Ending, Outcome, Scene
@@ -36,3 +38,17 @@ class NoStarter:
 
     def __init__(self, device: str) -> None:
         os._exit(3)
+
+
+def content(world: Path) -> dict[str, str]:
+    """The hash of every file but those with seconds in them, by its path."""
+    files = [path for path in world.rglob("*") if path.is_file() and path.name not in ("update.json", "report.html")]
+    return {str(path.relative_to(world)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def wait_for(is_so: Callable[[], object], seconds: float) -> None:
+    """Look every few milliseconds."""
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.005)

@@ -51,7 +51,7 @@ from worldstereo.models.depth_network import DepthNetwork, DepthNetworkConfig
 from worldstereo.models.hub import ModelFiles, ModelSource
 from worldstereo.models.text_encoder import load_prompt_embeddings, save_prompt_embeddings
 from worldstereo.pipelines.generator_options import GeneratorOptions, Placement
-from worldstereo.pipelines.loading import load_generator
+from worldstereo.pipelines.loading import LoadedModel
 from worldstereo.pipelines.scene_list import read_scenes
 from worldstereo.pipelines.world_folder import ClipPlan, Manifest, Request, World
 from worldstereo.reconstruction.folder import ReconstructionFolder
@@ -353,7 +353,9 @@ def _model(folder: Path) -> list[Path]:
 def _load_model(path: Path) -> object:
     """The model around one of its files."""
     folder = next(folder for folder in path.parents if folder.name == "tiny")
-    return load_generator("tiny", ModelFiles(ModelSource(folder)), GeneratorOptions(), Placement())
+    options, placement = GeneratorOptions(), Placement()
+    precision = options.on(placement.device).precision
+    return LoadedModel("tiny", ModelFiles(ModelSource(folder)), precision, placement).generator(options)
 
 
 NAMES = ("a.png", "b.png", "c.png")

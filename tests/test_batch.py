@@ -6,22 +6,24 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from batch_parts import Actor, NoStarter
+from batch_parts import Actor, NoStarter, content, wait_for
 from conftest import run_command
 from test_world import frame_hashes
+from tiny_networks import write_paper_model
 from worldstereo.data.procedural import ProceduralScene
 from worldstereo.errors import InputError
 from worldstereo.exporters.world import finish_once
 from worldstereo.images import save_png
+from worldstereo.pipelines import loading, prompts
 from worldstereo.pipelines.batch import Board, Ending, Failure, Figures, Models, Outcome, Scene, run_batch
 from worldstereo.pipelines.failures import FailureLog
+from worldstereo.pipelines.generator_options import GeneratorOptions
 from worldstereo.pipelines.scene_list import read_scenes
 from worldstereo.pipelines.scene_maker import SceneMaker
 from worldstereo.pipelines.workers import LocalWorkers
@@ -69,8 +71,10 @@ def test_a_line_means_what_the_options_of_generate_mean(tmp_path):
             "depth_scale": 0.5,
             "camera": None,
         },
+        {"picture": "c.png", "guidance": 3},
     )
-    plain, full = read_scenes(path)
+    plain, full, guided = read_scenes(path)
+    assert str(guided.models.options.guidance) == "3.0"  # as the command line has it, for it stands in world.json
     assert plain == Scene("temple", Path("a/temple.jpg"), Settings(), Models())
     settings = Settings(trajectories=("orbit-right:30", "dolly-in:0.2"), short_side=64, default_fov=70.0, seed=3)
     assert full == Scene("hall-2", Path("hall.png"), settings, Models(depth="depth.npy", depth_scale=0.5))
@@ -87,6 +91,7 @@ def test_a_line_means_what_the_options_of_generate_mean(tmp_path):
         ('{"picture": "a.png", "frames": true}', "'frames' is true"),
         ('{"picture": "a.png", "frames": 1}', "--frames 1"),
         ('{"picture": "a.png", "fov": NaN}', "--fov nan"),
+        ('{"picture": "a.png", "fov": 1' + 400 * "0" + "}", "'fov' is 10*.* but must be a number"),
         ('{"picture": "a.png", "frmaes": 9}', "'frmaes' is unknown"),
         ('{"picture": "a.png", "short-side": 64, "short_side": 96}', "twice"),
         ('{"picture": "a.png", "device": "cuda:0"}', "use --devices"),
@@ -245,18 +250,11 @@ def is_running(pid: int) -> bool:
     return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def wait_for(is_so, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 # Scenes
 
 
-def maker(out: Path) -> SceneMaker:
-    return SceneMaker(out, finish_once, "none", True, "cpu")
+def maker(out: Path, *scenes: Scene) -> SceneMaker:
+    return SceneMaker(out, finish_once, "none", True, Board(scenes).expected, "cpu")
 
 
 def tiny(picture: Path) -> Scene:
@@ -268,7 +266,6 @@ def test_a_scene_is_made_once_and_models_stay_loaded(pictures, tmp_path, monkeyp
     assert make(tiny(pictures[0])).ending is Ending.MADE
     report = tmp_path / "room-0" / "report.html"
     written = report.stat().st_mtime_ns
-    monkeypatch.setattr("worldstereo.pipelines.scene_maker.create_generator", None)
     monkeypatch.setattr("worldstereo.pipelines.scene_maker.create_depth_estimator", None)
     assert make(tiny(pictures[0])).ending is Ending.FOUND
     assert report.stat().st_mtime_ns == written
@@ -281,6 +278,46 @@ def test_a_scene_is_made_once_and_models_stay_loaded(pictures, tmp_path, monkeyp
     refused = make(other)
     assert refused.ending is Ending.FAILED
     assert "another seed" in refused.error
+
+
+@pytest.mark.parametrize(
+    ("kind", "wishes"),
+    [("published", ["a bright room", "the street"]), ("paper", ["", "ugly"])],
+)
+def test_a_prompt_for_each_scene_loads_the_networks_once(kind, wishes, pictures, tmp_path, monkeypatch):
+    """So does the text encoder, where there is one; and the worlds are those of single runs, videos included."""
+    published = f"{Path(__file__).parent}/data/parity/hub:worldstereo-camera"
+    model = published if kind == "published" else str(write_paper_model(tmp_path / "model"))
+    settings = Settings(trajectories=("orbit-right:4",))
+    scenes = [
+        Scene(picture.stem, picture, settings, Models(model, GeneratorOptions(prompt=prompt, steps=2, guidance=50.0)))
+        for picture, prompt in zip(pictures[:2], wishes, strict=True)
+    ]
+
+    def alone(scene: Scene, picture: Path, folder: str) -> World:
+        pipeline = WorldPipeline.from_pretrained(model, options=scene.models.options)
+        world = pipeline(picture, tmp_path / folder / scene.name, settings)
+        finish_once(world)
+        return world
+
+    singles = [alone(scene, scene.picture, "alone") for scene in scenes]
+    loaded: list[str] = []
+
+    def count(module, name: str) -> None:
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, **k: loaded.append(name) or original(*a, **k))
+
+    count(loading.LoadedModel, "_load")
+    count(prompts, "encode_batches")
+    make = maker(tmp_path / "worlds", *scenes)
+    for scene in scenes:
+        outcome = make(scene)
+        assert outcome.ending is Ending.MADE, outcome
+    assert loaded == (["_load", "encode_batches"] if kind == "published" else ["_load"])
+    for scene, single in zip(scenes, singles, strict=True):
+        assert content(tmp_path / "worlds" / scene.name) == content(single.folder)
+    other = alone(scenes[1], scenes[0].picture, "other")
+    assert not torch.equal(other.clips[0].frames, singles[0].clips[0].frames), "the prompt has a say"
 
 
 def test_the_number_of_threads_changes_no_byte(pictures, tmp_path):

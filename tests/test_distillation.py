@@ -1,6 +1,7 @@
 """Distillation of the video model: what is trained, copied, resumed and loaded."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from test_train_video import SMALL, logged, made_clip, weights_of
-from tiny_networks import write_paper_model
+from tiny_networks import take_a_tensor_out, write_paper_model
 from worldstereo.cli import app
 from worldstereo.errors import InputError
 from worldstereo.models.hub import ModelFiles, ModelSource
@@ -123,6 +124,15 @@ def test_bfloat16_and_checkpointing_train_too(folders, tmp_path):
     assert all(value.isfinite().all() for value in weights_of(folder / "backbone").values())
     checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert all(value.dtype == torch.float32 for value in checkpoint["network"].values())
+
+
+def test_a_teacher_that_lacks_a_tensor_is_not_left_random(folders, tmp_path):
+    start = shutil.copytree(folders["start"], tmp_path / "start")
+    config = config_of(folders, tmp_path / "run", start=start, steps=1)
+    distill_video(config)
+    take_a_tensor_out(start / "backbone")
+    with pytest.raises(InputError, match=r"backbone: the weights of this KeyframeTransformer lack [\w.]+; fetch"):
+        distill_video(replace(config, steps=2))
 
 
 def test_the_command(folders, tmp_path):

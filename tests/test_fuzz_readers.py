@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file, save_file
 
 from fuzzing import TARGETS, fuzz
+from tiny_networks import take_a_tensor_out
 from worldstereo.errors import InputError
 
 COUNT = 200
@@ -65,7 +65,17 @@ def test_a_depth_network_of_sizes_that_none_has(tmp_path, change):
         ("control", {"ffn_dim": float("inf")}, "'ffn_dim' is inf, beyond any network"),
         ("stereo", {"dim": "wide"}, "damaged or of another kind of model"),
         ("autoencoder", {"encoder_blocks": [1]}, "as many channels as block counts"),
-        (".", {"nframe": 5, "scale_map": 3}, "damaged or of another kind of model"),
+        (".", {"guidance_scale": "much"}, "damaged or of another kind of model"),
+        (".", {"nframe": 1}, "'nframe' is 1 but must be a whole number from 2 to 1000"),
+        (".", {"nframe": 10**12}, "'nframe' is 1000000000000 but must"),
+        (".", {"nframe": 5.0}, "'nframe' is 5.0 but must"),
+        (".", {"scale_map": 3}, "'scale_map' is 3 but must list"),
+        (".", {"scale_map": []}, "'scale_map' is .* but must list"),
+        (".", {"scale_map": [[64, 96], [64]]}, "'scale_map' is .* but must list"),
+        (".", {"scale_map": [[64, 0]]}, r"pairs of whole numbers from 16 to 4096"),
+        (".", {"scale_map": [[64, 10**9]]}, "'scale_map' is .* but must list"),
+        (".", {"scale_map": [[64, 96.5]]}, "'scale_map' is .* but must list"),
+        (".", {"latent_cond_mode": "half_vae"}, "'latent_cond_mode' is 'half_vae' but must be one of full_vae, "),
     ],
 )
 def test_a_model_whose_configuration_is_wrong(tmp_path, part, change, message):
@@ -78,8 +88,5 @@ def test_a_model_whose_configuration_is_wrong(tmp_path, part, change, message):
 @pytest.mark.parametrize("part", ["backbone", "control", "stereo", "autoencoder"])
 def test_a_model_that_lacks_a_tensor_is_not_left_random(tmp_path, part):
     TARGETS["model"].make(tmp_path)
-    path = tmp_path / "tiny" / part / "diffusion_pytorch_model.safetensors"
-    tensors = load_file(path)
-    del tensors[sorted(tensors)[0]]
-    save_file(tensors, path, {"format": "pt"})
+    take_a_tensor_out(tmp_path / "tiny" / part)
     refused("model", tmp_path / "tiny" / "config.json", f"{part}: the weights of this .* lack ")

@@ -1,7 +1,10 @@
 """Reading pictures of every kind, the working size, and lossless writing."""
 
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from math import tan
 from pathlib import Path
+from threading import Barrier, Event
 
 import numpy as np
 import pytest
@@ -232,6 +235,48 @@ def test_tiff_above_pillows_own_guard(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 96 * 64 // 3)
     assert load_picture(tmp_path / "tiles.tif").rgb.shape == (3, 64, 96)
     assert Image.MAX_IMAGE_PIXELS == 96 * 64 // 3
+
+
+def test_threads_share_pillows_guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It stays off while the slower of two threads still reads, and is back as it was when both are done."""
+    limit = 96 * 64 // 3
+    both_read, first_is_done, seen = Barrier(2, timeout=20), Event(), []
+
+    def focal(picture: Image.Image, size: tuple[int, int]) -> None:
+        both_read.wait()
+        if Path(picture.filename).name == "second.tif":
+            assert first_is_done.wait(20)
+            seen.append(Image.MAX_IMAGE_PIXELS)
+
+    for name in ("first.tif", "second.tif"):
+        Image.fromarray(_gradient()).save(tmp_path / name, compression="tiff_deflate")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    monkeypatch.setattr(images, "_exif_focal_35mm", focal)
+    with ThreadPoolExecutor(2) as threads:
+        first, second = (threads.submit(load_picture, tmp_path / name) for name in ("first.tif", "second.tif"))
+        assert first.result(20).rgb.shape == (3, 64, 96)
+        first_is_done.set()
+        assert second.result(20).rgb.shape == (3, 64, 96)
+    assert seen == [None]
+    assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def test_many_threads_read_what_one_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    picture, damaged = tmp_path / "tiles.tif", tmp_path / "damaged.tif"
+    Image.fromarray(_gradient()).save(picture, compression="tiff_deflate")
+    damaged.write_bytes(picture.read_bytes()[:200])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 96 * 64 // 3)
+    filters = list(warnings.filters)
+
+    def read(number: int) -> bool:
+        if number % 3 == 0:
+            return "\n" not in _refusal(damaged)
+        return torch.equal(load_picture(picture).rgb, _tensor(_gradient()))
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(read, range(200)))
+    assert Image.MAX_IMAGE_PIXELS == 96 * 64 // 3
+    assert list(warnings.filters) == filters
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from safetensors.torch import load_file
 
+from tiny_networks import take_a_tensor_out
 from worldstereo.errors import InputError
 from worldstereo.models.autoencoder import KeyframeAutoencoder
 from worldstereo.models.keyframe_codec import KeyframeCodec
@@ -198,6 +199,9 @@ def test_wan_is_read_from_a_folder(tmp_path: Path):
     assert WanKeyframeCodec.from_pretrained(tmp_path, dtype=torch.bfloat16).vae.dtype == torch.bfloat16
     with pytest.raises(InputError, match="the Wan autoencoder in its subfolder 'other' cannot be loaded"):
         WanKeyframeCodec.from_pretrained(tmp_path, subfolder="other", local_files_only=True)
+    take_a_tensor_out(tmp_path / "vae")
+    with pytest.raises(InputError, match="the weights of this AutoencoderKLWan lack "):
+        WanKeyframeCodec.from_pretrained(tmp_path, local_files_only=True)
 
 
 # --- nano's autoencoder

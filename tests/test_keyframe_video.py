@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from worldstereo.errors import InputError
 from worldstereo.models.hub import ModelFiles, ModelSource
-from worldstereo.models.text_encoder import encode_prompts, save_prompt_embeddings
-from worldstereo.pipelines import loading
+from worldstereo.models.text_encoder import encode_batches, encode_prompts, save_prompt_embeddings
+from worldstereo.pipelines import prompts
 from worldstereo.pipelines.generator_options import GeneratorOptions, Placement
 from worldstereo.pipelines.keyframe_video import ClipFormat, KeyframeInputs, KeyframeVideoPipeline
 from worldstereo.pipelines.loading import load_pipeline
@@ -96,18 +96,10 @@ def test_the_multistep_schedule_is_that_of_the_release():
 
 
 def test_one_pass_a_step_and_encoders_once(monkeypatch):
-    calls: dict[str, int] = {}
-
-    def counted(name):
-        original = getattr(loading, name)
-
-        def count(*arguments):
-            calls[name] = calls.get(name, 0) + 1
-            return original(*arguments)
-
-        monkeypatch.setattr(loading, name, count)
-
-    counted("encode_prompts")
+    batches = []
+    monkeypatch.setattr(
+        prompts, "encode_batches", lambda some, *rest: batches.append(some) or encode_batches(some, *rest)
+    )
     pipeline = load("worldstereo-memory")
     passes: list[tuple[int, int]] = []
     pipeline.network.register_forward_hook(
@@ -116,7 +108,7 @@ def test_one_pass_a_step_and_encoders_once(monkeypatch):
     latents(pipeline)
     latents(pipeline)
     assert passes == [(1, 2)] * (2 * CALL["steps"])  # one video, two contexts
-    assert calls == {"encode_prompts": 1}
+    assert batches == [[PROMPTS]]
 
 
 def test_a_complete_checkpoint_does_without_the_base_transformer(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import sys
 import types
@@ -20,7 +21,7 @@ from torch import multiprocessing
 from typer.testing import CliRunner
 
 from test_nano_depth import write_posed
-from tiny_networks import FRAMES, HEIGHT, WIDTH, write_paper_model
+from tiny_networks import FRAMES, HEIGHT, WIDTH, take_a_tensor_out, write_paper_model
 from worldstereo.cameras import Cameras
 from worldstereo.cli import app
 from worldstereo.data.rgbd import RgbdSource
@@ -547,6 +548,16 @@ def test_what_does_not_fit_the_start_is_named(folders, tmp_path) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="--device cuda: this computer has no such device"):
             train_video(config_of(folders, tmp_path / "d", device="cuda"))
+
+
+def test_a_new_branch_does_not_copy_a_backbone_that_lacks_a_tensor(tmp_path) -> None:
+    start = write_paper_model(tmp_path / "start")
+    take_a_tensor_out(start / "backbone")
+    shutil.rmtree(start / "control")
+    sources = {"sources": (ClipSourceConfig("shards", folder=tmp_path),), "start": start}
+    with pytest.raises(InputError, match=r"backbone: the weights of this KeyframeTransformer lack [\w.]+; fetch"):
+        begin_model(VideoTrainingConfig(tmp_path / "run", "camera", control=BRANCH, **sources))
+    assert not (tmp_path / "run" / "model").exists()
 
 
 def test_a_config_file_and_its_mistakes(folders, tmp_path) -> None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from worldstereo.models.autoencoder import KeyframeAutoencoder
@@ -68,3 +69,11 @@ def write_paper_model(folder: Path, **config: object) -> Path:
     }
     (folder / "config.json").write_text(json.dumps(values | config))
     return folder
+
+
+def take_a_tensor_out(folder: Path) -> None:
+    """Leave the first tensor out of a network's weights."""
+    path = folder / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    del tensors[min(tensors)]
+    save_file(tensors, path, {"format": "pt"})

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import hypot
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ _ALPHA_BACKGROUND = (128, 128, 128, 255)
 _MM_PER_RESOLUTION_UNIT = {2: 25.4, 3: 10.0, 4: 1.0}
 _LEAN_FORMATS = {"JPEG", "MPO", "PNG", "TIFF", "BMP"}
 _STRIP_ROWS = 256
+_OPENING = Lock()
+"""Held while Pillow's warnings are off: their filters belong to the whole process, too."""
 _UNSUPPORTED_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIF", b"msf1": "HEIF"}
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -107,14 +110,36 @@ def _decoded(path: Path) -> tuple[Image.Image, float | None]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Open a picture's header; Pillow's guard against huge pictures is replaced by ours while it is read."""
-    guard = Image.MAX_IMAGE_PIXELS
-    try:
-        Image.MAX_IMAGE_PIXELS = None
-        with _recognized(path) as picture:
-            _check_largest(path, picture.format, *picture.size)
-            yield picture
-    finally:
-        Image.MAX_IMAGE_PIXELS = guard
+    with _PILLOWS_GUARD.off(), _recognized(path) as picture:
+        _check_largest(path, picture.format, *picture.size)
+        yield picture
+
+
+class _PillowsGuard:
+    """Pillow's limit of pixels, which belongs to the whole process: off as long as any thread reads a picture here."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._readers = 0
+        self._limit = Image.MAX_IMAGE_PIXELS
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """No limit within the block."""
+        with self._lock:
+            if self._readers == 0:
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._readers -= 1
+                if self._readers == 0:
+                    Image.MAX_IMAGE_PIXELS = self._limit
+
+
+_PILLOWS_GUARD = _PillowsGuard()
 
 
 def _recognized(path: Path) -> Image.Image:
@@ -126,8 +151,8 @@ def _recognized(path: Path) -> Image.Image:
     try:
         if (size := _webp_size(path)) is not None:
             _check_largest(path, "WEBP", *size)  # Pillow makes WebP's buffers when it opens a file
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _OPENING, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
             return Image.open(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None

@@ -18,6 +18,7 @@ from worldstereo.files import atomic_path, raise_unwritable
 _BT709 = 1  # the number of BT.709 primaries, transfer and matrix in ITU-T H.273
 _CRF = "18"  # visually lossless
 _THREADS = 4  # fixed: the bytes depend on the number of threads, which must not depend on the machine
+_WITHOUT_AVX512 = {"x264-params": "asm=AVX2"}  # x264's AVX-512 code gives other bytes from run to run
 
 
 def write_video(
@@ -25,9 +26,10 @@ def write_video(
     frames: Float[Tensor, "f 3 h w"] | Iterable[UInt8[np.ndarray, "h w 3"]],
     fps: int | float | Fraction = 16,
 ) -> None:
-    """Write an MP4 that browsers play: H.264, yuv420p, BT.709, index at the front. Atomic and deterministic.
+    """Write an MP4 that browsers play: H.264, yuv420p, BT.709, index at the front. Atomic and reproducible.
 
-    H.264 in yuv420p needs even sizes: an odd width or height grows by one repeated column or row.
+    The same frames give the same bytes in every run. H.264 in yuv420p needs even sizes: an odd width or height grows by
+    one repeated column or row.
 
     Args:
         path: the `.mp4` file.
@@ -50,7 +52,7 @@ def write_video(
             with av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container:
                 stream = container.add_stream("libx264", rate=rate)
                 stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
-                stream.options = {"crf": _CRF, "preset": "medium", "g": str(max(1, round(rate)))}
+                stream.options = {"crf": _CRF, "preset": "medium", "g": str(max(1, round(rate))), **_reproducible()}
                 context = stream.codec_context
                 context.thread_count = _THREADS
                 context.color_primaries = context.color_trc = context.colorspace = _BT709
@@ -90,6 +92,11 @@ def read_video(path: str | Path) -> Float[Tensor, "f 3 h w"]:
     for target, frame in zip(stacked, frames, strict=True):
         target.copy_(torch.from_numpy(frame).permute(2, 0, 1)).div_(255)
     return stacked
+
+
+def _reproducible() -> dict[str, str]:
+    """Options of x264 with which the bytes depend on the frames alone; a processor's other instructions stay in use."""
+    return _WITHOUT_AVX512 if torch.backends.cpu.get_cpu_capability() == "AVX512" else {}
 
 
 def _as_bytes(frames: Float[Tensor, "f 3 h w"]) -> Iterator[UInt8[np.ndarray, "h w 3"]]:

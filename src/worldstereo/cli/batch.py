@@ -66,12 +66,13 @@ def batch(
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; choose another folder with --out")
     log = FailureLog(out)
-    make = partial(SceneMaker, out.absolute(), finish_once, offload.value, offline)
+    board = Board(listed, attempts)
+    make = partial(SceneMaker, out.absolute(), finish_once, offload.value, offline, board.expected)
     if ray is None:
         crew = _local_workers(make, devices, workers, threads, len(listed))
     else:
         crew = _ray_workers(make, ray, devices, workers, threads)
-    board, began = Board(listed, attempts), time.monotonic()
+    began = time.monotonic()
     notices: set[str] = set()
     with _progress(quiet) as on_progress:
 

@@ -60,11 +60,13 @@ ExactDepthOption = Annotated[
     str,
     typer.Option("--depth", help="Depth back-end, or 'exact': the true depth of the input picture where it is known."),
 ]
+CaptureDepthOption = Annotated[str, typer.Option("--depth", help="Depth back-end for captures without depth.")]
 PathsOption = Annotated[
     list[str] | None,
     typer.Option("--trajectory", "-t", help="A path; repeat for several.", show_default="see docs/evaluation.md"),
 ]
-
+WorldsFolderOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for tables and worlds.")]
+PicturesFolderOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for tables and pictures.")]
 LpipsOption = Annotated[
     Path | None,
     typer.Option(
@@ -123,15 +125,15 @@ def ladder(
         Path | None,
         typer.Option("--data", help="Folder of posed captures (cameras.json); none: procedural scenes only."),
     ] = None,
-    scenes: Annotated[int, typer.Option("--scenes", help="Number of held-out procedural scenes.")] = 8,
+    scenes: ScenesOption = 8,
     steps: Annotated[int | None, typer.Option("--steps", help="Of the teacher.", show_default="the model's")] = None,
     revisits: Annotated[
         bool, typer.Option("--revisits/--no-revisits", help="Also make two clips a scene whose paths meet.")
     ] = True,
-    depth: Annotated[str, typer.Option("--depth", help="Depth back-end for captures without depth.")] = "nano",
+    depth: CaptureDepthOption = "nano",
     seed: options.SeedOption = 0,
     device: options.DeviceOption = "cpu",
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for tables and pictures.")] = Path("ladder"),
+    out: PicturesFolderOption = Path("ladder"),
     quiet: options.QuietOption = False,
 ) -> None:
     """The paper's ablation (cameras, + GGM, + SSM, 4 steps) beside baselines, on the same held-out clips.
@@ -140,10 +142,7 @@ def ladder(
     """
     from worldstereo.evaluation.ladder import LadderConfig, evaluate_ladder
 
-    config = LadderConfig(model, out, data, scenes, steps, revisits, depth, device, seed)
-    with options.progress(quiet) as on_progress:
-        table = evaluate_ladder(config, on_progress)
-    typer.echo(table.read_text(encoding="utf-8"))
+    _run(LadderConfig(model, out, data, scenes, steps, revisits, depth, device, seed), evaluate_ladder, quiet)
 
 
 @app.command("reconstruction")
@@ -161,7 +160,7 @@ def reconstruction(
     frames: options.FramesOption = None,
     seed: options.SeedOption = 0,
     device: options.DeviceOption = "cpu",
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for tables and worlds.")] = Path("reconstruction"),
+    out: WorldsFolderOption = Path("reconstruction"),
     quiet: options.QuietOption = False,
 ) -> None:
     """One picture, the paper's four paths, a cloud: precision, recall, F1, AUC against the true surface.
@@ -183,7 +182,7 @@ def novel_views(
     model: ModelsOption = None,
     data: CapturesOption = None,
     scenes: ScenesOption = 4,
-    depth: Annotated[str, typer.Option("--depth", help="Depth back-end for captures without depth.")] = "nano",
+    depth: CaptureDepthOption = "nano",
     steps: options.StepsOption = None,
     short_side: options.ShortSideOption = None,
     frames: Annotated[int | None, typer.Option("--frames", help="Per clip.", show_default="13, or the model's")] = None,
@@ -191,7 +190,7 @@ def novel_views(
     quality: QualityOption = None,
     seed: options.SeedOption = 0,
     device: options.DeviceOption = "cpu",
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for tables and pictures.")] = Path("novel-views"),
+    out: PicturesFolderOption = Path("novel-views"),
     quiet: options.QuietOption = False,
 ) -> None:
     """Clips along the true path of posed captures, from their first picture alone, against their real frames.
@@ -224,7 +223,7 @@ def camera_control(
     frames: options.FramesOption = None,
     seed: options.SeedOption = 0,
     device: options.DeviceOption = "cpu",
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for tables and worlds.")] = Path("camera-control"),
+    out: WorldsFolderOption = Path("camera-control"),
     quiet: options.QuietOption = False,
 ) -> None:
     """Pictures × paths: cameras recovered from the generated frames against those that were commanded.
@@ -253,7 +252,7 @@ def revisits(
     frames: options.FramesOption = None,
     seed: options.SeedOption = 0,
     device: options.DeviceOption = "cpu",
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for tables and worlds.")] = Path("revisits"),
+    out: WorldsFolderOption = Path("revisits"),
     quiet: options.QuietOption = False,
 ) -> None:
     """Closed loops and crossing paths: is what was seen before shown again as it was?
@@ -283,14 +282,14 @@ def outputs(
         Path, typer.Option("--data", help="The truth: a capture or a folder of captures.", show_default=False)
     ],
     model: ModelsOption = None,
-    depth: Annotated[str, typer.Option("--depth", help="Depth back-end for captures without depth.")] = "nano",
+    depth: CaptureDepthOption = "nano",
     steps: options.StepsOption = None,
     short_side: options.ShortSideOption = None,
     lpips_weights: LpipsOption = None,
     quality: QualityOption = None,
     seed: options.SeedOption = 0,
     device: options.DeviceOption = "cpu",
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for tables and pictures.")] = Path("outputs"),
+    out: PicturesFolderOption = Path("outputs"),
     quiet: options.QuietOption = False,
 ) -> None:
     """Score somebody else's frames, cameras and clouds against the truth, in one table with the baselines."""

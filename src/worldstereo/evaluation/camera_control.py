@@ -11,12 +11,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from worldstereo.cameras import Cameras
-from worldstereo.cameras.trajectories import parse_trajectory
 from worldstereo.errors import BusyError, FullDiskError, InputError, MissingExtraError
 from worldstereo.evaluation import structure_from_motion
 from worldstereo.evaluation.camera_metrics import CameraErrors, camera_errors
 from worldstereo.evaluation.camera_recovery import recover_camera
-from worldstereo.evaluation.comparison import ComparisonConfig
+from worldstereo.evaluation.comparison import PathsConfig, compare
 from worldstereo.evaluation.methods import PULL_PUSH, Method
 from worldstereo.evaluation.protocol import (
     Comparison,
@@ -26,10 +25,9 @@ from worldstereo.evaluation.protocol import (
     Protocol,
     Reference,
     Result,
-    run_items,
+    part_of,
     silent,
 )
-from worldstereo.evaluation.protocol_report import write_report
 from worldstereo.evaluation.reference_depth import EXACT
 from worldstereo.evaluation.reprojection import View, seen_in
 from worldstereo.evaluation.subjects import Subject
@@ -90,7 +88,7 @@ Recover = Callable[[Float[Tensor, "f 3 h w"], Cameras], "list[Float[Tensor, '4 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class CameraControlConfig(ComparisonConfig):
+class CameraControlConfig(PathsConfig):
     """What to evaluate.
 
     Attributes:
@@ -104,8 +102,6 @@ class CameraControlConfig(ComparisonConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for text in self.trajectories:
-            parse_trajectory(text)
         if self.estimator == "sfm" and not structure_from_motion.is_available():
             raise InputError(
                 f"{MissingExtraError('pycolmap', 'sfm', 'camera control by structure from motion')}; or use "
@@ -142,12 +138,8 @@ def evaluate_camera_control(config: CameraControlConfig, on_progress: OnProgress
         comparisons=(Comparison(PULL_PUSH),),
         about=_about,
     )
-    results = run_items(config.out, protocol, config.settings(), items, on_progress)
-    facts = config.facts("camera-control") | {
-        "paths": " ".join(config.trajectories),
-        "estimator": _ESTIMATORS[config.estimator],
-    }
-    return write_report(config.out, protocol, results, facts, {})
+    facts = {"paths": " ".join(config.trajectories), "estimator": _ESTIMATORS[config.estimator]}
+    return compare(config, protocol, items, on_progress, facts=facts)
 
 
 def control_figures(
@@ -198,10 +190,7 @@ def _measure(
     folder = config.out / "worlds" / f"{subject.name}-{_file_name(path)}"
     metric = config.estimator == "photometric"
     for number, method in enumerate(methods):
-
-        def report(what: str, share: float, number: int = number, name: str = method.name) -> None:
-            on_progress(f"{name}: {what}", (number + 0.8 * share) / len(methods))
-
+        report = part_of(on_progress, method.name, number / len(methods), 0.8 / len(methods))
         try:
             (clip,) = maker.make(subject, method, (path,), folder, report).clips
         except (FullDiskError, BusyError):

@@ -1,15 +1,19 @@
 """What all comparisons of whole worlds can be asked, and what their reports say of it."""
 
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import worldstereo
+from worldstereo.cameras.trajectories import parse_trajectory
 from worldstereo.depth.registry import create_depth_estimator
 from worldstereo.errors import InputError
 from worldstereo.evaluation.methods import Method, find_methods, weights_fingerprint
-from worldstereo.evaluation.protocol import measured_with
+from worldstereo.evaluation.protocol import Item, OnProgress, Protocol, measured_with, run_items
+from worldstereo.evaluation.protocol_report import write_report
 from worldstereo.evaluation.reference_depth import EXACT
 from worldstereo.evaluation.subjects import Subject, find_subjects
 from worldstereo.evaluation.worlds import WorldMaker
@@ -17,6 +21,7 @@ from worldstereo.pipelines.world import Settings
 
 _OPTIONS = {"models": "model", "trajectories": "trajectory", "outputs": "output"}
 _NOT_IN_RESULTS = ("out", "data", "scenes")
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,3 +104,44 @@ class ComparisonConfig:
             for each in value if isinstance(value, tuple) else (value,):
                 words += [option, str(each)]
         return shlex.join(words)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathsConfig(ComparisonConfig):
+    """What to evaluate of worlds that are made along paths.
+
+    Attributes:
+        trajectories: the paths.
+    """
+
+    trajectories: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for text in self.trajectories:
+            parse_trajectory(text)
+
+
+def compare(
+    config: ComparisonConfig,
+    protocol: Protocol,
+    items: Sequence[Item],
+    on_progress: OnProgress,
+    *,
+    facts: Mapping[str, Any] = _NOTHING,
+    measured_by: Mapping[str, Any] = _NOTHING,
+    skipped: Mapping[str, str] = _NOTHING,
+) -> Path:
+    """Measure the items that have no result yet, then write the report; gives `NAME.md`.
+
+    Args:
+        facts: what the report says beside those of every report.
+        measured_by: such facts that results depend on, too.
+        skipped: what was left out, with reasons.
+
+    Raises:
+        InputError: an item cannot be measured, or `out` holds results of other settings.
+    """
+    results = run_items(config.out, protocol, config.settings() | dict(measured_by), items, on_progress)
+    said = {**config.facts(protocol.name), **measured_by, **facts}
+    return write_report(config.out, protocol, results, said, skipped)

@@ -29,7 +29,7 @@ from worldstereo.evaluation.depth_metrics import (
     normal_error_degrees,
 )
 from worldstereo.models.depth_network import fill_unknown
-from worldstereo.training.depth_config import read_sources
+from worldstereo.training.frames_config import read_sources
 
 _MINIMUM_PIXELS = 50
 

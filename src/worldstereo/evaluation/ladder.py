@@ -1,7 +1,6 @@
 """The ladder: the paper's ablation and its baselines on the same clips, at equal seeds."""
 
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -25,7 +24,16 @@ from worldstereo.evaluation.ladder_clips import (
 from worldstereo.evaluation.ladder_figures import clip_figures, path_figures
 from worldstereo.evaluation.ladder_report import ladder_protocol
 from worldstereo.evaluation.methods import weights_fingerprint
-from worldstereo.evaluation.protocol import Item, OnProgress, Result, measured_with, run_items, silent
+from worldstereo.evaluation.protocol import (
+    Item,
+    OnProgress,
+    Result,
+    measured_with,
+    run_items,
+    seed_of,
+    silent,
+    steps_of,
+)
 from worldstereo.evaluation.protocol_report import write_report
 from worldstereo.evaluation.report_pictures import labelled_sheet
 from worldstereo.evaluation.revisits import Crossing, fly, revisit_figures
@@ -35,7 +43,6 @@ from worldstereo.images import save_png
 from worldstereo.pipelines.generator import ClipConditions, VideoGenerator
 
 _COSTS = {"teacher": 10.0, "student": 1.0}  # roughly, of a clip, for the progress
-_SEEDS = 1_000_003
 _RECIPES = resources.files("worldstereo") / "weights" / "nano" / "recipes"
 
 
@@ -140,7 +147,7 @@ def _evaluate_clip(config: LadderConfig, makers: Makers, task: _Task, on_progres
     if config.revisits and task.scene is not None:
         scene = ProceduralScene.sample(FIRST_SEED + task.scene, device=config.device)
         crossing = Crossing.of(scene, clip.cameras)
-    seed = config.seed * _SEEDS + zlib.crc32(task.name.encode()) % _SEEDS
+    seed = seed_of(config.seed, task.name)
     truth, regions = clip.frames, clip.regions
     stripes = {TRUTH: truth}
     rows: dict[str, dict[str, float | None]] = {}
@@ -179,11 +186,7 @@ class _Steps:
         """What a row calls with (steps done, steps in all) of its next clips."""
         before, cost = self._begun, clips * _cost(rung)
         self._begun += cost
-
-        def report(done: int, steps: int) -> None:
-            self._on_progress(rung.name, (before + cost * done / steps) / self._total)
-
-        return report
+        return steps_of(self._on_progress, rung.name, before / self._total, cost / self._total)
 
 
 def _conditions(clip: LadderClip, rung: Rung, generator: VideoGenerator, seed: int) -> ClipConditions:

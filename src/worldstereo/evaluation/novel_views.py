@@ -1,7 +1,6 @@
 """Views along the true path of a posed capture, from its first picture alone, against its real frames."""
 
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from worldstereo.data.captures import find_captures
 from worldstereo.errors import InputError
-from worldstereo.evaluation.comparison import ComparisonConfig
+from worldstereo.evaluation.comparison import ComparisonConfig, compare
 from worldstereo.evaluation.ladder_clips import FIRST_SEED, LadderClip, capture_clip, procedural_clip
 from worldstereo.evaluation.ladder_figures import clip_figures, path_figures
 from worldstereo.evaluation.learned_measures import LearnedMeasures
@@ -26,10 +25,10 @@ from worldstereo.evaluation.protocol import (
     Protocol,
     Reference,
     Result,
-    run_items,
+    seed_of,
     silent,
+    steps_of,
 )
-from worldstereo.evaluation.protocol_report import write_report
 from worldstereo.evaluation.report_pictures import labelled_sheet
 from worldstereo.evaluation.report_table import Mean
 from worldstereo.evaluation.subjects import CAPTURES, PROCEDURAL
@@ -55,7 +54,6 @@ VIEW_FIGURES = (
 TRUTH = "truth"
 """The row of figures that need no truth; there is none without such."""
 
-_SEEDS = 1_000_003
 _PROCEDURAL_SHAPE = (832, 480)
 
 VIEW_NOTES = """\
@@ -124,9 +122,8 @@ def evaluate_novel_views(config: NovelViewsConfig, on_progress: OnProgress = sil
         about=about_clips,
     )
     items = [Item(name, partial(_measure, config, methods, measures, name, make)) for name, make in tasks.items()]
-    results = run_items(config.out, protocol, config.settings() | measures.facts, items, on_progress)
-    facts = config.facts("novel-views") | measures.facts
-    return write_report(config.out, protocol, results, facts, skipped | measures.skipped)
+    skipped |= measures.skipped
+    return compare(config, protocol, items, on_progress, measured_by=measures.facts, skipped=skipped)
 
 
 def clip_shape(config: ComparisonConfig, methods: Sequence[Method], width: int, height: int) -> tuple[int, int]:
@@ -158,10 +155,7 @@ def show(
             references=clip.references,
             seed=seed,
         )
-
-        def report(done: int, steps: int, number: int = number, name: str = method.name) -> None:
-            on_progress(name, (number + done / steps) / len(methods))
-
+        report = steps_of(on_progress, method.name, number / len(methods), 1 / len(methods))
         began = time.perf_counter()
         frames[method.name] = generator.generate(conditions, report)
         seconds[method.name] = time.perf_counter() - began
@@ -176,11 +170,6 @@ def view_figures(
     figures = clip_figures(frames, clip.frames, clip.regions)
     figures |= measures.of(frames, clip.frames, clip.regions["unseen"])
     return figures | path_figures(frames, clip.frames, clip.depth, clip.cameras, mask)
-
-
-def seed_of(seed: int, name: str) -> int:
-    """Of a clip's noise, in every row."""
-    return seed * _SEEDS + zlib.crc32(name.encode()) % _SEEDS
 
 
 def about_clips(clips: Sequence[Result]) -> str:

@@ -14,6 +14,7 @@ from worldstereo.data.captures import Capture, find_captures
 from worldstereo.data.posed_video import PosedVideo, read_posed_video
 from worldstereo.errors import InputError
 from worldstereo.evaluation.camera_metrics import camera_errors
+from worldstereo.evaluation.comparison import compare
 from worldstereo.evaluation.ladder_clips import LadderClip, clip_of_frames
 from worldstereo.evaluation.learned_measures import LearnedMeasures
 from worldstereo.evaluation.methods import CONSTANT_DEPTH, PULL_PUSH, Method
@@ -26,7 +27,6 @@ from worldstereo.evaluation.novel_views import (
     clip_result,
     clip_shape,
     save_sheet,
-    seed_of,
     show,
     view_figures,
 )
@@ -38,10 +38,9 @@ from worldstereo.evaluation.protocol import (
     Protocol,
     Reference,
     Result,
-    run_items,
+    seed_of,
     silent,
 )
-from worldstereo.evaluation.protocol_report import write_report
 from worldstereo.evaluation.subjects import CAPTURES
 from worldstereo.evaluation.surfaces import CLOUD_FIGURES, Surface, capture_surface, cloud_figures, read_points
 from worldstereo.geometry.alignment import umeyama
@@ -154,8 +153,7 @@ def evaluate_outputs(config: OutputsConfig, on_progress: OnProgress = silent) ->
             skipped[place] = next(iter(found.failures.values()))
     if not items:
         raise InputError(f"no output can be compared: {next(reversed(skipped.values()))}")
-    results = run_items(config.out, protocol, config.settings() | measures.facts, items, on_progress)
-    return write_report(config.out, protocol, results, config.facts("outputs") | measures.facts, skipped)
+    return compare(config, protocol, items, on_progress, measured_by=measures.facts, skipped=skipped)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import os
 import platform
 import typing
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ Result = dict[str, Any]
 """What was measured of an item, as plain values: `name`, `group` (the set that it belongs to), `rows` (figures by row
 and key, none for what cannot be said) and perhaps `scene` (items of one scene count as one, by their mean), `failures`
 (reasons by row) and whatever the protocol says about its items."""
+
+
+_SEEDS = 1_000_003
 
 
 def silent(what: str, share: float) -> None:
@@ -151,13 +155,37 @@ def run_items(
         path = folder / f"{item.name}.json"
         if path.is_file():
             continue
-
-        def report(what: str, part: float, number: int = number, name: str = item.name) -> None:
-            on_progress(f"{name} ({number + 1} of {len(items)}): {what}", share * (number + part))
-
+        report = part_of(on_progress, f"{item.name} ({number + 1} of {len(items)})", share * number, share)
         write_json(path, item.measure(report))
     on_progress("writing the report", 1.0)
     return [read_json(folder / f"{item.name}.json") for item in items]
+
+
+def part_of(on_progress: OnProgress, name: str, begin: float, share: float) -> OnProgress:
+    """Reports a part of the work under its name.
+
+    Args:
+        begin, share: where the part begins in the whole, and how much of the whole it is.
+    """
+
+    def report(what: str, done: float) -> None:
+        on_progress(f"{name}: {what}", begin + share * done)
+
+    return report
+
+
+def steps_of(on_progress: OnProgress, name: str, begin: float, share: float) -> Callable[[int, int], None]:
+    """The same of a part that is called with (steps done, steps in all)."""
+
+    def report(done: int, steps: int) -> None:
+        on_progress(name, begin + share * done / steps)
+
+    return report
+
+
+def seed_of(seed: int, name: str) -> int:
+    """Of the noise of an item of that name, in every row."""
+    return seed * _SEEDS + zlib.crc32(name.encode()) % _SEEDS
 
 
 def measured_with(device: str) -> dict[str, str]:

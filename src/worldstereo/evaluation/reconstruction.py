@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from worldstereo.cameras import Cameras
-from worldstereo.cameras.trajectories import PRESETS, parse_trajectory
+from worldstereo.cameras.trajectories import PRESETS
 from worldstereo.depth.base import DepthEstimator
 from worldstereo.errors import BusyError, FullDiskError, InputError
-from worldstereo.evaluation.comparison import ComparisonConfig
+from worldstereo.evaluation.comparison import PathsConfig, compare
 from worldstereo.evaluation.methods import CONSTANT_DEPTH, PULL_PUSH, Method
 from worldstereo.evaluation.protocol import (
     Comparison,
@@ -26,10 +26,9 @@ from worldstereo.evaluation.protocol import (
     Protocol,
     Reference,
     Result,
-    run_items,
+    part_of,
     silent,
 )
-from worldstereo.evaluation.protocol_report import write_report
 from worldstereo.evaluation.reference_depth import FlatDepth
 from worldstereo.evaluation.subjects import Subject
 from worldstereo.evaluation.surfaces import CLOUD_FIGURES, Surface, capture_surface, cloud_figures, procedural_surface
@@ -62,7 +61,7 @@ plane, in its cloud too. What failed has F1 0 and is listed."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconstructionConfig(ComparisonConfig):
+class ReconstructionConfig(PathsConfig):
     """What to evaluate.
 
     Attributes:
@@ -72,11 +71,6 @@ class ReconstructionConfig(ComparisonConfig):
 
     trajectories: tuple[str, ...] = PRESETS["paper"]
     cloud: Literal["memory", "fused"] = "memory"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for text in self.trajectories:
-            parse_trajectory(text)
 
 
 def evaluate_reconstruction(config: ReconstructionConfig, on_progress: OnProgress = silent) -> Path:
@@ -98,14 +92,12 @@ def evaluate_reconstruction(config: ReconstructionConfig, on_progress: OnProgres
             items.append(Item(subject.name, partial(measure_subject, config, methods, maker, subject)))
     if not items:
         raise InputError(f"{config.data}: no capture there says anything of its surface; give --scenes or others")
-    protocol = reconstruction_protocol(methods)
-    results = run_items(config.out, protocol, config.settings(), items, on_progress)
-    facts = config.facts("reconstruction") | {
+    facts = {
         "paths": " ".join(config.trajectories),
         "cloud": "of the memory" if config.cloud == "memory" else "fused from all frames (worldstereo reconstruct)",
         "alignment": "camera given; scale by the median ratio of true to estimated depth of the picture",
     }
-    return write_report(config.out, protocol, results, facts, skipped)
+    return compare(config, reconstruction_protocol(methods), items, on_progress, facts=facts, skipped=skipped)
 
 
 def reconstruction_protocol(methods: Sequence[Method]) -> Protocol:
@@ -140,10 +132,7 @@ def measure_subject(
     rows: dict[str, dict[str, float | None]] = {}
     failures: dict[str, str] = {}
     for number, method in enumerate(methods):
-
-        def report(what: str, share: float, number: int = number, name: str = method.name) -> None:
-            on_progress(f"{name}: {what}", (number + share) / len(methods))
-
+        report = part_of(on_progress, method.name, number / len(methods), 1 / len(methods))
         try:
             world = maker.make(subject, method, config.trajectories, folder, report)
             alignment = align_world(world, subject, surface)

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from worldstereo.cameras.trajectories import parse_trajectory
 from worldstereo.data.procedural import ProceduralScene
 from worldstereo.errors import BusyError, FullDiskError, InputError
-from worldstereo.evaluation.comparison import ComparisonConfig
+from worldstereo.evaluation.comparison import PathsConfig, compare
 from worldstereo.evaluation.ladder_clips import FIRST_SEED, procedural_clip
 from worldstereo.evaluation.methods import PULL_PUSH, Method
-from worldstereo.evaluation.novel_views import FRAMES, clip_shape, seed_of
+from worldstereo.evaluation.novel_views import FRAMES, clip_shape
 from worldstereo.evaluation.protocol import (
     Comparison,
     Figure,
@@ -20,10 +19,11 @@ from worldstereo.evaluation.protocol import (
     Protocol,
     Reference,
     Result,
-    run_items,
+    part_of,
+    seed_of,
     silent,
+    steps_of,
 )
-from worldstereo.evaluation.protocol_report import write_report
 from worldstereo.evaluation.revisits import Crossing, fly, revisit_figures
 from worldstereo.evaluation.rungs import TRUTH, Rung
 from worldstereo.evaluation.subjects import Subject
@@ -61,7 +61,7 @@ _FIGURES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class RevisitsConfig(ComparisonConfig):
+class RevisitsConfig(PathsConfig):
     """What to evaluate.
 
     Attributes:
@@ -70,11 +70,6 @@ class RevisitsConfig(ComparisonConfig):
     """
 
     trajectories: tuple[str, ...] = PATHS
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for text in self.trajectories:
-            parse_trajectory(text)
 
 
 def evaluate_revisits(config: RevisitsConfig, on_progress: OnProgress = silent) -> Path:
@@ -104,9 +99,7 @@ def evaluate_revisits(config: RevisitsConfig, on_progress: OnProgress = silent) 
         comparisons=(Comparison(PULL_PUSH),),
         about=_about,
     )
-    results = run_items(config.out, protocol, config.settings(), items, on_progress)
-    facts = config.facts("revisits") | {"paths": " ".join(config.trajectories)}
-    return write_report(config.out, protocol, results, facts, {})
+    return compare(config, protocol, items, on_progress, facts={"paths": " ".join(config.trajectories)})
 
 
 def _measure_world(
@@ -116,10 +109,7 @@ def _measure_world(
     rows: dict[str, dict[str, float | None]] = {}
     failures: dict[str, str] = {}
     for number, method in enumerate(methods):
-
-        def report(what: str, share: float, number: int = number, name: str = method.name) -> None:
-            on_progress(f"{name}: {what}", (number + 0.9 * share) / len(methods))
-
+        report = part_of(on_progress, method.name, number / len(methods), 0.9 / len(methods))
         try:
             world = maker.make(subject, method, config.trajectories, folder, report)
             report("comparing frames", 1.0)
@@ -142,10 +132,7 @@ def _measure_crossing(
     crossing = Crossing.of(ProceduralScene.sample(FIRST_SEED + number, device=config.device), clip.cameras)
     rows: dict[str, dict[str, float | None]] = {TRUTH: revisit_figures(*crossing.frames, crossing)}
     for place, method in enumerate(methods):
-
-        def report(done: int, steps: int, place: int = place, row: str = method.name) -> None:
-            on_progress(row, (place + done / steps) / len(methods))
-
+        report = steps_of(on_progress, method.name, place / len(methods), 1 / len(methods))
         first, second = fly(method.create(), _EVERYTHING, crossing, seed_of(config.seed, name), report)
         rows[method.name] = revisit_figures(first, second, crossing)
     group = f"{clip.group}, exact depth"

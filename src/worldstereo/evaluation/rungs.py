@@ -17,12 +17,12 @@ from worldstereo.memory.references import References
 from worldstereo.models.hub import ModelFiles, ModelSource
 from worldstereo.pipelines.generator import VideoGenerator
 from worldstereo.pipelines.generator_options import GeneratorOptions, Placement
-from worldstereo.pipelines.loading import Fields
+from worldstereo.pipelines.loading import Fields, read_clip_format
 from worldstereo.pipelines.warp import WarpGenerator
 from worldstereo.pipelines.world import create_generator
 
 _GREY = 0.5
-_ASPECT = 9 / 16
+_ASPECT = (16, 9)
 _TEACHER = "undistilled"
 
 Maker = Literal["pull-push", "warped references", "nearest frame", "constant depth", "teacher", "student"]
@@ -167,8 +167,9 @@ def find_makers(model: str, steps: int | None = None, device: str = "cpu") -> Ma
     if not files.has("stereo"):
         blind = [rung for rung in RUNGS if rung.learned and rung.references]
         skipped |= {rung.name: f"{model} has no stereo branch" for rung in blind}
-    height, width = min(config["scale_map"], key=lambda size: abs(size[0] / size[1] - _ASPECT))
-    return Makers(makers, width, height, config["nframe"], skipped)
+    clip_format = read_clip_format(config)
+    height, width = clip_format.size_for(*_ASPECT)
+    return Makers(makers, width, height, clip_format.frames, skipped)
 
 
 def _exists(model: str) -> bool:

@@ -45,7 +45,6 @@ class PromptEmbeddings:
     model: str = ""
 
 
-@torch.no_grad()
 def encode_prompts(
     prompts: Sequence[str],
     tokenizer: str | Path,
@@ -70,22 +69,42 @@ def encode_prompts(
     Raises:
         InputError: a folder's files are missing or damaged.
     """
+    return encode_batches([prompts], tokenizer, text_encoder, dtype, device, max_tokens)[0].to(device)
+
+
+@torch.no_grad()
+def encode_batches(
+    batches: Sequence[Sequence[str]],
+    tokenizer: str | Path,
+    text_encoder: str | Path,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    max_tokens: int = MAX_TOKENS,
+) -> list[Float[Tensor, "n max_tokens d"]]:
+    """What `encode_prompts` gives for each batch, with the encoder loaded once; the results are in host memory.
+
+    Raises:
+        InputError: a folder's files are missing or damaged.
+    """
     from transformers import AutoTokenizer, UMT5EncoderModel
 
     with loading(tokenizer, "tokenizer"):
         tokenize: Any = AutoTokenizer.from_pretrained(str(tokenizer), local_files_only=True)
-    tokens = tokenize(
-        [clean_prompt(prompt) for prompt in prompts],
-        padding="max_length",
-        max_length=max_tokens,
-        truncation=True,
-        return_attention_mask=True,
-        return_tensors="pt",
-    ).to(device)
     encoder = load_pretrained(UMT5EncoderModel, text_encoder, dtype, device, may_lack={"encoder.embed_tokens.weight"})
     encoder.set_input_embeddings(encoder.shared)  # stored once; early releases 5.x tie them only if the config says so
-    hidden = encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
-    return hidden.masked_fill(tokens.attention_mask[:, :, None] == 0, 0)
+    encoded = []
+    for prompts in batches:
+        tokens = tokenize(
+            [clean_prompt(prompt) for prompt in prompts],
+            padding="max_length",
+            max_length=max_tokens,
+            truncation=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+        ).to(device)
+        hidden = encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
+        encoded.append(hidden.masked_fill(tokens.attention_mask[:, :, None] == 0, 0).cpu())
+    return encoded
 
 
 def save_prompt_embeddings(

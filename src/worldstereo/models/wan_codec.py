@@ -17,6 +17,7 @@ from torch import Tensor
 
 from worldstereo.errors import InputError
 from worldstereo.models.keyframe_codec import check_frame_size
+from worldstereo.models.pretrained import load_complete
 
 
 class WanKeyframeCodec:
@@ -64,11 +65,15 @@ class WanKeyframeCodec:
         """The codec of a folder or hub repository in the diffusers layout.
 
         Raises:
-            InputError: the autoencoder is not there or cannot be loaded.
+            InputError: the autoencoder is not there, lacks a tensor, or cannot be loaded.
         """
         try:
-            vae = AutoencoderKLWan.from_pretrained(
-                str(model), subfolder=subfolder, torch_dtype=dtype, local_files_only=local_files_only
+            vae = load_complete(
+                AutoencoderKLWan,
+                str(model),
+                subfolder=subfolder,
+                torch_dtype=dtype,
+                local_files_only=local_files_only,
             )
         except (OSError, ValueError) as error:
             raise InputError(

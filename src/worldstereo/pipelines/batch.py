@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from worldstereo.models.hub import DEFAULT_MODEL
-from worldstereo.pipelines.generator_options import GeneratorOptions
+from worldstereo.pipelines.generator_options import GeneratorOptions, Precision
 from worldstereo.pipelines.world import Settings
 
 
@@ -127,15 +127,18 @@ class Figures:
 class Board:
     """The states of all scenes.
 
-    Scenes of one generator come one after the other, so that workers load few. A scene that crashed is tried again
+    Scenes whose generators share networks come one after the other, so that workers load few, and among them those of
+    one generator. A scene that crashed is tried again
     after all others, `attempts` times in all; one that another process works on is looked at a second time.
     """
 
     def __init__(self, scenes: Iterable[Scene], attempts: int = 2) -> None:
-        groups: dict[tuple[str, GeneratorOptions], list[Scene]] = {}
+        groups: dict[tuple[str, Precision], dict[GeneratorOptions, list[Scene]]] = {}
         for scene in scenes:
-            groups.setdefault((scene.models.model, scene.models.options), []).append(scene)
-        self._waiting = deque(scene for group in groups.values() for scene in group)
+            options = scene.models.options
+            group = groups.setdefault((scene.models.model, options.precision), {})
+            group.setdefault(options, []).append(scene)
+        self._waiting = deque(s for group in groups.values() for same in group.values() for s in same)
         self._most_attempts = attempts
         self._attempts: Counter[str] = Counter()
         self._seen_busy: set[str] = set()
@@ -144,6 +147,11 @@ class Board:
         self.failures: list[Failure] = []
         self.stopped = ""
         """Why nothing else can be made; empty if all is well."""
+
+    @property
+    def expected(self) -> list[tuple[str, GeneratorOptions]]:
+        """Models and options of the scenes that wait, in their order."""
+        return [(scene.models.model, scene.models.options) for scene in self._waiting]
 
     def take(self) -> Scene | None:
         """The next scene; none if no scene waits."""

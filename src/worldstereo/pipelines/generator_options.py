@@ -14,6 +14,23 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
+class Precision:
+    """How the weights of a network are held, which is settled when they are loaded.
+
+    Attributes:
+        dtype, quantize: as in `GeneratorOptions`.
+    """
+
+    dtype: DType
+    quantize: Quantize
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The data type; "auto" has none before a device is known."""
+        return getattr(torch, self.dtype)
+
+
+@dataclass(frozen=True)
 class GeneratorOptions:
     """What a user can choose about a network, and what it makes depends on.
 
@@ -47,6 +64,11 @@ class GeneratorOptions:
             raise InputError(f"--steps {self.steps}: must be positive")
         if self.guidance is not None and not 1 <= self.guidance <= 100:
             raise InputError(f"--guidance {self.guidance:g}: must lie between 1 (none) and 100")
+
+    @property
+    def precision(self) -> Precision:
+        """What networks must be loaded anew for; all the rest can differ between generators that share them."""
+        return Precision(self.dtype, self.quantize)
 
     def on(self, device: str) -> "GeneratorOptions":
         """The same with the data type that "auto" means on a device."""

@@ -1,6 +1,6 @@
 """One clip from its conditions: the steps that the camera, memory and distilled variants share.
 
-encode_prompt -> encode_image -> prepare_conditions -> denoise -> decode
+text_tokens -> encode_image -> prepare_conditions -> denoise -> decode
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -109,6 +109,11 @@ class ClipFormat:
         return min(self.sizes, key=lambda size: abs(size[0] / size[1] - height / width))
 
 
+def contexts(prompt: str, negative_prompt: str, guidance: float) -> tuple[str, ...]:
+    """The prompts that a network sees: under guidance the negative one, too."""
+    return (prompt, negative_prompt) if guidance > 1 else (prompt,)
+
+
 PromptEncoder = Callable[[Sequence[str]], Float[Tensor, "n t d"]]
 ImageEncoder = Callable[[Float[Tensor, "3 h w"]], Float[Tensor, "1 m d"]]
 
@@ -177,7 +182,7 @@ class KeyframeVideoPipeline:
         """Latents of the clip; arguments as for a call."""
         self._check(inputs)
         negative = self.clip_format.negative_prompt if negative_prompt is None else negative_prompt
-        text = self.encode_prompt(prompt, negative)
+        text = self.text_tokens(prompt, negative)
         image = self.encode_image(inputs.image, len(text))
         conditions = self.prepare_conditions(inputs)
         if noise is None:
@@ -185,9 +190,9 @@ class KeyframeVideoPipeline:
             noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
         return self.denoise(noise, text, image, conditions, on_step)
 
-    def encode_prompt(self, prompt: str, negative_prompt: str) -> Float[Tensor, "k t d"]:
+    def text_tokens(self, prompt: str, negative_prompt: str) -> Float[Tensor, "k t d"]:
         """Text tokens of the prompt and, under guidance, of the negative prompt; kept until other prompts come."""
-        prompts = (prompt, negative_prompt) if self.sampling.guidance > 1 else (prompt,)
+        prompts = contexts(prompt, negative_prompt, self.sampling.guidance)
         if self._prompt_tokens is None or self._prompt_tokens[0] != prompts:
             self._prompt_tokens = (prompts, self.encode_prompts(prompts).to(self.device))
         return self._prompt_tokens[1]

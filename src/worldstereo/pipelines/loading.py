@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
@@ -21,13 +21,20 @@ from worldstereo.models.keyframe_codec import KeyframeCodec
 from worldstereo.models.low_memory import offload, quantizer, store_in_float8
 from worldstereo.models.paper import PaperTransformer
 from worldstereo.models.pretrained import load_complete
-from worldstereo.models.text_encoder import encode_prompts, load_prompt_embeddings
 from worldstereo.models.wan_codec import WanKeyframeCodec
 from worldstereo.pipelines.clip_inputs import OWN_CAMERAS, PUBLISHED_CAMERAS, CameraConvention
 from worldstereo.pipelines.generator import VideoGenerator
-from worldstereo.pipelines.generator_options import GeneratorOptions, Placement
-from worldstereo.pipelines.keyframe_video import ClipFormat, KeyframeVideoPipeline, PromptEncoder, Sampling
+from worldstereo.pipelines.generator_options import GeneratorOptions, Placement, Precision
+from worldstereo.pipelines.keyframe_video import (
+    ClipFormat,
+    ConditionMode,
+    KeyframeVideoPipeline,
+    PromptEncoder,
+    Sampling,
+    contexts,
+)
 from worldstereo.pipelines.network import NetworkGenerator
+from worldstereo.pipelines.prompts import GivenEmbeddings, TextEncoder
 from worldstereo.pipelines.sharp_network import SharpGenerator
 from worldstereo.schedulers.few_step import FewStepFlowScheduler
 from worldstereo.schedulers.published_unipc import PublishedUniPC
@@ -39,26 +46,123 @@ _STEPS, _GUIDANCE = 40, 5.0  # of the official scripts; the published configs do
 _OUTPUT = "output_short_side"
 _SHIPPED_EMBEDDINGS = "prompt_embeds.safetensors"
 _MOST_LAYERS, _LARGEST_SIZE = 1000, 1_000_000
+_MOST_FRAMES, _SHORTEST_SIDE, _LONGEST_SIDE = 1000, 16, 4096
 
 
-def load_generator(name: str, files: ModelFiles, options: GeneratorOptions, placement: Placement) -> VideoGenerator:
-    """The generator of a model's files; `name` is what the user called it.
+class LoadedModel:
+    """A model whose networks are in memory; its generators share them.
 
-    With the field `output_short_side` the model works at its own size inside a `SharpGenerator`.
-
-    Raises:
-        InputError: a file or field is missing or wrong, or an option does not go with the model.
+    A published model's folder holds `config.json` and `model.safetensors`; everything else comes from the base model
+    that the configuration names. Nothing of the base model's transformer but its configuration is fetched if the
+    checkpoint is complete. A model in the paper's layout (`model_type` "worldstereo-paper") is a folder with
+    `backbone/`, `control/`, `stereo/` and `autoencoder/`; with `shares_parts` all but the backbone lies in the folder
+    above. docs/models.md describes both.
     """
-    with _wrong_files(files):
-        pipeline, cameras = load_pipeline(files, options, placement)
-    generator = NetworkGenerator(name, pipeline, cameras, options.on(placement.device), _licence(name, files))
-    path = files.file("config.json")
-    short_side = read_json(path).get(_OUTPUT)
-    if short_side is None:
-        return generator
-    if type(short_side) is not int or short_side < 64 or short_side % 16:
-        raise InputError(f"{path}: the field '{_OUTPUT}' is {short_side!r} but must be a multiple of 16 from 64")
-    return SharpGenerator(generator, short_side)
+
+    def __init__(
+        self,
+        name: str,
+        files: ModelFiles,
+        precision: Precision,
+        placement: Placement,
+        expected: Sequence[GeneratorOptions] = (),
+    ) -> None:
+        """
+        Args:
+            name: what the user called it.
+            precision: with a data type that the device has; also that of all options to come.
+            expected: options that generators will be made with, in that order; their prompts are encoded many at a
+                time (see `TextEncoder`).
+
+        Raises:
+            InputError: a file or field is missing or wrong.
+        """
+        self.name = name
+        self._placement, self._precision = placement, precision
+        with _wrong_files(files):
+            path = files.file("config.json")
+            self._config = config = Fields(read_json(path), str(path))
+            self._kind = kind = _kind(files, config)
+            self._base = files.base(config["base_model"]) if kind != _PAPER or "base_model" in config.values else None
+            self._rest = replace(files, source=files.source.above()) if config.values.get("shares_parts") else files
+            self._network, self._codec = self._load(files)
+            self._clip_format = read_clip_format(config)
+            self._short_side = _output_short_side(config)
+            self._encode_text = self._text_encoder(expected)
+        self._files = files
+        self._licence = _licence(name, files)
+
+    def generator(self, options: GeneratorOptions) -> VideoGenerator:
+        """The generator with these options; loads no network.
+
+        With the field `output_short_side` the model works at its own size inside a `SharpGenerator`.
+
+        Raises:
+            InputError: an option does not go with the model, or a small file that it needs is missing or wrong.
+        """
+        with _wrong_files(self._files):
+            pipeline, cameras = self.pipeline(options)
+        options = options.on(self._placement.device)
+        generator = NetworkGenerator(self.name, pipeline, cameras, options, self._licence)
+        return generator if self._short_side is None else SharpGenerator(generator, self._short_side)
+
+    def pipeline(self, options: GeneratorOptions) -> tuple[KeyframeVideoPipeline, CameraConvention]:
+        """The pipeline with these options, and how the model was shown cameras; loads no network.
+
+        Raises:
+            ValueError: the model was loaded with another precision.
+            InputError: as in `generator`.
+        """
+        options = options.on(self._placement.device)
+        if options.precision != self._precision:
+            raise ValueError(f"{self.name} was loaded with {self._precision}, not {options.precision}")
+        base = self._base
+        pipeline = KeyframeVideoPipeline(
+            self._network,
+            self._codec,
+            _sampling(self._kind, self._config, base, options),
+            self._clip_format,
+            self._prompt_encoder(options),
+            None if base is None else _image_encoder(base, options, self._placement),
+            self._placement.device,
+        )
+        published = replace(PUBLISHED_CAMERAS, ray_grid=options.ray_grid)
+        return pipeline, OWN_CAMERAS if self._kind == _PAPER else published
+
+    def _load(self, files: ModelFiles) -> tuple[nn.Module, KeyframeCodec]:
+        precision, placement = self._precision, self._placement
+        if self._kind == _PAPER:
+            network, codec = _paper(files, self._rest, self._base, precision, placement)
+        else:
+            assert self._base is not None
+            network, codec = _published(self._kind, files, self._base, self._config, precision, placement)
+        for part in _parts(network):
+            if precision.quantize == "float8":
+                store_in_float8(part, precision.torch_dtype)
+            offload(part, placement.offload, placement.device)
+        return network, codec
+
+    def _text_encoder(self, expected: Sequence[GeneratorOptions]) -> TextEncoder | None:
+        """That of the base model, which is not loaded yet; none without a base model."""
+        if self._base is None:
+            return None
+        own = self._clip_format.negative_prompt
+        prompts = [
+            contexts(
+                options.prompt,
+                own if options.negative_prompt is None else options.negative_prompt,
+                _guidance(self._kind, self._config, options),
+            )
+            for options in expected
+            if options.prompt_embeddings is None
+        ]
+        return TextEncoder(self._base, self._precision.torch_dtype, self._placement.device, prompts)
+
+    def _prompt_encoder(self, options: GeneratorOptions) -> PromptEncoder:
+        """Given embeddings, or the base model's text encoder, or those that a model without text encoder ships."""
+        if options.prompt_embeddings is not None:
+            return GivenEmbeddings(Path(options.prompt_embeddings), knows_texts=False)
+        return self._encode_text or GivenEmbeddings(self._rest.file(_SHIPPED_EMBEDDINGS), knows_texts=True)
 
 
 def load_pipeline(
@@ -66,49 +170,13 @@ def load_pipeline(
     options: GeneratorOptions = GeneratorOptions(),  # noqa: B008 (frozen)
     placement: Placement = Placement(),  # noqa: B008 (frozen)
 ) -> tuple[KeyframeVideoPipeline, CameraConvention]:
-    """A model's pipeline, and how it was shown cameras.
-
-    A published model's folder holds `config.json` and `model.safetensors`; everything else comes from the base model
-    that the configuration names. Nothing of the base model's transformer but its configuration is fetched if the
-    checkpoint is complete. A model in the paper's layout (`model_type` "worldstereo-paper") is a folder with
-    `backbone/`, `control/`, `stereo/` and `autoencoder/`; with `shares_parts` all but the backbone lies in the folder
-    above. docs/models.md describes both.
+    """The pipeline of a model's files, and how the model was shown cameras.
 
     Raises:
-        InputError: a file or field is missing or wrong.
+        InputError: a file or field is missing or wrong, or an option does not go with the model.
     """
-    path = files.file("config.json")
-    config = Fields(read_json(path), str(path))
-    kind = _kind(files, config)
-    options = options.on(placement.device)
-    base = files.base(config["base_model"]) if kind != _PAPER or "base_model" in config.values else None
-    rest = replace(files, source=files.source.above()) if config.values.get("shares_parts") else files
-    if kind == _PAPER:
-        network, codec = _paper(files, rest, base, options, placement)
-        cameras = OWN_CAMERAS
-    else:
-        assert base is not None
-        network, codec = _published(kind, files, base, config, options, placement)
-        cameras = replace(PUBLISHED_CAMERAS, ray_grid=options.ray_grid)
-    for part in _parts(network):
-        if options.quantize == "float8":
-            store_in_float8(part, _dtype(options))
-        offload(part, placement.offload, placement.device)
-    pipeline = KeyframeVideoPipeline(
-        network,
-        codec,
-        _sampling(kind, config, base, options),
-        ClipFormat(
-            frames=config["nframe"],
-            sizes=tuple((height, width) for height, width in config["scale_map"]),
-            condition_mode=config["latent_cond_mode"],
-            negative_prompt=config.values.get("negative_prompt", ""),
-        ),
-        _prompt_encoder(rest, base, options, placement),
-        None if base is None else _image_encoder(base, options, placement),
-        placement.device,
-    )
-    return pipeline, cameras
+    precision = options.on(placement.device).precision
+    return LoadedModel(str(files.source), files, precision, placement).pipeline(options)
 
 
 @dataclass(frozen=True)
@@ -122,6 +190,39 @@ class Fields:
         if field not in self.values:
             raise InputError(f"{self.name}: the field '{field}' is missing; take the config that came with the weights")
         return self.values[field]
+
+
+def read_clip_format(config: Fields) -> ClipFormat:
+    """The clips of a model's configuration.
+
+    Raises:
+        InputError: a field is missing, or holds what no model's clips have.
+    """
+    frames, sizes, mode = config["nframe"], config["scale_map"], config["latent_cond_mode"]
+    if not _is_between(frames, 2, _MOST_FRAMES):
+        raise InputError(
+            f"{config.name}: the field 'nframe' is {frames!r} but must be a whole number from 2 to {_MOST_FRAMES}"
+        )
+    if not isinstance(sizes, list) or not sizes or not all(_is_size(size) for size in sizes):
+        raise InputError(
+            f"{config.name}: the field 'scale_map' is {sizes!r} but must list [height, width] pairs of whole numbers "
+            f"from {_SHORTEST_SIDE} to {_LONGEST_SIDE}"
+        )
+    if mode not in (modes := get_args(ConditionMode)):
+        raise InputError(
+            f"{config.name}: the field 'latent_cond_mode' is {mode!r} but must be one of {', '.join(modes)}"
+        )
+    return ClipFormat(frames, tuple((y, x) for y, x in sizes), mode, config.values.get("negative_prompt", ""))
+
+
+def _is_size(value: Any) -> bool:
+    is_pair = isinstance(value, list) and len(value) == 2
+    return is_pair and all(_is_between(side, _SHORTEST_SIDE, _LONGEST_SIDE) for side in value)
+
+
+def _is_between(value: Any, least: int, most: int) -> bool:
+    """Whether it is a whole number of that range."""
+    return type(value) is int and least <= value <= most
 
 
 @contextlib.contextmanager
@@ -164,8 +265,14 @@ def _licence(name: str, files: ModelFiles) -> str:
     return f"{name}: licence {stated}" if stated else f"{name}: states no licence; ask its makers"
 
 
-def _dtype(options: GeneratorOptions) -> torch.dtype:
-    return getattr(torch, options.dtype)
+def _output_short_side(config: Fields) -> int | None:
+    """Of the clips that are made around the network's; none where the network's are the clips."""
+    short_side = config.values.get(_OUTPUT)
+    if short_side is None:
+        return None
+    if type(short_side) is not int or short_side < 64 or short_side % 16:
+        raise InputError(f"{config.name}: the field '{_OUTPUT}' is {short_side!r} but must be a multiple of 16 from 64")
+    return short_side
 
 
 def _kind(files: ModelFiles, config: Fields) -> str:
@@ -178,9 +285,9 @@ def _kind(files: ModelFiles, config: Fields) -> str:
 
 
 def _published(
-    kind: str, files: ModelFiles, base: ModelFiles, config: Fields, options: GeneratorOptions, placement: Placement
+    kind: str, files: ModelFiles, base: ModelFiles, config: Fields, precision: Precision, placement: Placement
 ) -> tuple[nn.Module, KeyframeCodec]:
-    dtype, device = _dtype(options), placement.device
+    dtype, device = precision.torch_dtype, placement.device
     network = load_published(
         {
             "kind": _PUBLISHED[kind],
@@ -191,22 +298,22 @@ def _published(
         base_weights=lambda: sorted(base.component("transformer").glob("*.safetensors")),
         dtype=dtype,
         device=device if placement.offload == "none" else "cpu",
-        on_module=quantizer(options.quantize),
+        on_module=quantizer(precision.quantize),
     ).network
     return network, _wan_codec(base, dtype, device, placement)
 
 
 def _paper(
-    files: ModelFiles, rest: ModelFiles, base: ModelFiles | None, options: GeneratorOptions, placement: Placement
+    files: ModelFiles, rest: ModelFiles, base: ModelFiles | None, precision: Precision, placement: Placement
 ) -> tuple[nn.Module, KeyframeCodec]:
     """Of the backbone among `files` and of all that is among the `rest`."""
-    dtype, device = _dtype(options), placement.device
+    dtype, device = precision.torch_dtype, placement.device
     parts = {name: rest.component(name) for name in ("control", "stereo") if rest.has(name)}
     parts["backbone"] = files.component("backbone")
     for folder in parts.values():
         _check_sizes(folder / "config.json")
     network = PaperTransformer.from_folders(parts, torch_dtype=dtype).requires_grad_(False)
-    if quantize := quantizer(options.quantize):
+    if quantize := quantizer(precision.quantize):
         for module in [m for m in network.modules() if type(m).__name__ in ("TransformerBlock", "ModulatedBlock")]:
             quantize(module)
     if placement.offload == "none":
@@ -227,74 +334,48 @@ def _wan_codec(base: ModelFiles, dtype: torch.dtype, device: str, placement: Pla
     )
 
 
-def _prompt_encoder(
-    files: ModelFiles, base: ModelFiles | None, options: GeneratorOptions, placement: Placement
-) -> PromptEncoder:
-    """Given embeddings, or the base model's text encoder, or those that a model without text encoder ships."""
-    path = None if options.prompt_embeddings is None else Path(options.prompt_embeddings)
-    if path is None and base is None:
-        path = files.file(_SHIPPED_EMBEDDINGS)
-    if path is not None:
-        return _given_embeddings(path, options)
-    assert base is not None
-
-    def encode(prompts: Sequence[str]) -> Float[Tensor, "n t d"]:
-        folders = base.component("tokenizer"), base.component("text_encoder")
-        return encode_prompts(prompts, *folders, _dtype(options), placement.device)
-
-    return encode
-
-
-def _given_embeddings(path: Path, options: GeneratorOptions) -> PromptEncoder:
-    embeddings = load_prompt_embeddings(path)
-
-    def look_up(prompts: Sequence[str]) -> Float[Tensor, "n t d"]:
-        if embeddings.prompts and options.prompt_embeddings is None:
-            if unknown := [prompt for prompt in prompts if prompt not in embeddings.prompts]:
-                raise InputError(
-                    f"--prompt {unknown[0]!r}: this model has no text encoder and knows only "
-                    f"{', '.join(map(repr, embeddings.prompts))}; leave the prompt out"
-                )
-            return embeddings.embeds[[embeddings.prompts.index(prompt) for prompt in prompts]]
-        if len(embeddings.embeds) < len(prompts):
-            raise InputError(
-                f"{path}: holds {len(embeddings.embeds)} embeddings but guidance needs one for the prompt and one for "
-                f"the negative prompt; add one, or use --guidance 1"
-            )
-        return embeddings.embeds[: len(prompts)]
-
-    return look_up
-
-
 def _image_encoder(
     base: ModelFiles, options: GeneratorOptions, placement: Placement
 ) -> Callable[[Float[Tensor, "3 h w"]], Float[Tensor, "1 m d"]]:
+    dtype = options.precision.torch_dtype
+
     def encode(image: Float[Tensor, "3 h w"]) -> Float[Tensor, "1 m d"]:
         folders = base.component("image_encoder"), base.component("image_processor")
-        return encode_image(image, *folders, options.pixel_scale, _dtype(options), placement.device)
+        return encode_image(image, *folders, options.pixel_scale, dtype, placement.device)
 
     return encode
 
 
 def _sampling(kind: str, config: Fields, base: ModelFiles | None, options: GeneratorOptions) -> Sampling:
-    if kind == _DISTILLED or (kind == _PAPER and "dmd_steps" in config.values):
+    if _is_distilled(kind, config):
         steps = config["dmd_steps"]
         if options.steps not in (None, steps) or options.guidance not in (None, 1.0):
             raise InputError(f"{config.name}: a model of {steps} steps without guidance; leave both options out")
         start, end, shift = (float(config[name]) for name in ("dmd_start_steps", "dmd_end_steps", "gen_shift"))
         return Sampling(FewStepFlowScheduler(start, end, steps, shift), steps, 1.0)
     if kind == _PAPER:
-        steps, guidance = config["num_inference_steps"], float(config["guidance_scale"])
+        steps = config["num_inference_steps"]
         scheduler = PublishedUniPC.from_config(config["scheduler"])
     else:
         assert base is not None
-        steps, guidance = _STEPS, _GUIDANCE
+        steps = _STEPS
         values = read_json(base.component("scheduler") / "scheduler_config.json")
         if values.get("_class_name") != "UniPCMultistepScheduler" or not values.get("use_flow_sigmas"):
             raise InputError(f"{base.source}: its scheduler is not the UniPC over flow sigmas that {kind} was made for")
         scheduler = PublishedUniPC.from_config(values)
-    chosen = guidance if options.guidance is None else options.guidance
-    return Sampling(scheduler, options.steps or steps, chosen)
+    return Sampling(scheduler, options.steps or steps, _guidance(kind, config, options))
+
+
+def _guidance(kind: str, config: Fields, options: GeneratorOptions) -> float:
+    if _is_distilled(kind, config):
+        return 1.0
+    if options.guidance is not None:
+        return options.guidance
+    return float(config["guidance_scale"]) if kind == _PAPER else _GUIDANCE
+
+
+def _is_distilled(kind: str, config: Fields) -> bool:
+    return kind == _DISTILLED or (kind == _PAPER and "dmd_steps" in config.values)
 
 
 def _parts(network: nn.Module) -> list[nn.Module]:

@@ -38,7 +38,7 @@ def _choice(*values: str) -> _Kind:
 
 _TEXT = _Kind(lambda value: isinstance(value, str) and "\0" not in value, "a text")
 _WHOLE = _Kind(lambda value: type(value) is int, "a whole number")
-_NUMBER = _Kind(lambda value: type(value) in (int, float), "a number")
+_NUMBER = _Kind(lambda value: type(value) is float or (type(value) is int and abs(value) < 2**53), "a number")
 _TRUTH = _Kind(lambda value: type(value) is bool, "true or false")
 _TEXTS = _Kind(
     lambda value: _TEXT.fits(value) or (isinstance(value, list) and bool(value) and all(map(_TEXT.fits, value))),
@@ -133,7 +133,9 @@ def _fields(text: str) -> dict[str, Any]:
         found[name] = value
     if found.get("picture") in (None, ""):
         raise InputError("the field 'picture' is missing; name a photograph or a panorama")
-    return {name: value for name, value in found.items() if value is not None}
+    return {
+        name: float(value) if _FIELDS[name] is _NUMBER else value for name, value in found.items() if value is not None
+    }
 
 
 def _scene(fields: Mapping[str, Any]) -> Scene:
@@ -159,7 +161,7 @@ def _settings(fields: Mapping[str, Any]) -> Settings:
     settings = Settings(
         trajectories=(trajectories,) if isinstance(trajectories, str) else tuple(trajectories),
         camera=Path(fields["camera"]) if "camera" in fields else None,
-        default_fov=float(fields.get("fov", Settings.default_fov)),
+        default_fov=fields.get("fov", Settings.default_fov),
         **{name: fields[name] for name in _SETTINGS if name in fields},
     )
     try:

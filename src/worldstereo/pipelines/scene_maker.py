@@ -1,7 +1,7 @@
 """What a worker does with a scene: the same as `worldstereo generate`, with models that stay loaded."""
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from worldstereo.depth import DepthEstimator
@@ -9,31 +9,38 @@ from worldstereo.depth.registry import create_depth_estimator
 from worldstereo.errors import BusyError, FullDiskError, InputError
 from worldstereo.models.low_memory import Offload
 from worldstereo.pipelines.batch import Ending, Models, Outcome, Scene
-from worldstereo.pipelines.generator import VideoGenerator
 from worldstereo.pipelines.generator_options import GeneratorOptions, Placement
-from worldstereo.pipelines.world import WorldPipeline, create_generator
+from worldstereo.pipelines.generators import Generators
+from worldstereo.pipelines.world import WorldPipeline
 from worldstereo.pipelines.world_folder import World
 
 
 class SceneMaker:
-    """Makes scenes on one device; of generators and depth back-ends it holds the last ones used."""
+    """Makes scenes on one device; of networks and depth back-ends it holds the last ones used."""
 
     def __init__(
-        self, out: Path, finish: Callable[[World], object], offload: Offload, offline: bool, device: str
+        self,
+        out: Path,
+        finish: Callable[[World], object],
+        offload: Offload,
+        offline: bool,
+        expected: Sequence[tuple[str, GeneratorOptions]],
+        device: str,
     ) -> None:
         """
         Args:
             out: the folder of the worlds.
             finish: called with every world whose clips are there, also with those found finished.
             offload, offline, device: see `Placement`.
+            expected: see `Generators`.
 
         Raises:
             InputError: this computer has no such device.
         """
         self._out = out
         self._finish = finish
-        self._placement = Placement(device, offload, offline)
-        self._generator: tuple[tuple[str, GeneratorOptions], VideoGenerator] | None = None
+        self._device = device
+        self._generators = Generators(Placement(device, offload, offline), expected)
         self._depth: tuple[tuple[str, float | None], DepthEstimator] | None = None
 
     def __call__(self, scene: Scene) -> Outcome:
@@ -54,23 +61,15 @@ class SceneMaker:
     def _make(self, scene: Scene) -> Outcome:
         folder = self._out / scene.name
         was_done = World.exists(folder) and World(folder).is_done
-        pipeline = WorldPipeline(self._load_generator(scene.models), self._load_depth(scene.models))
+        generator = self._generators(scene.models.model, scene.models.options)
+        pipeline = WorldPipeline(generator, self._load_depth(scene.models))
         self._finish(pipeline(scene.picture, folder, scene.settings))
         return Outcome(scene, Ending.FOUND if was_done else Ending.MADE, notice=pipeline.generator.licence)
-
-    def _load_generator(self, models: Models) -> VideoGenerator:
-        key = (models.model, models.options)
-        if self._generator is None or self._generator[0] != key:
-            self._generator = None  # its memory is free before the next one takes its own
-            self._generator = key, create_generator(models.model, models.options, self._placement)
-        return self._generator[1]
 
     def _load_depth(self, models: Models) -> DepthEstimator:
         key = (models.depth, models.depth_scale)
         if self._depth is None or self._depth[0] != key:
             self._depth = None
-            estimator = create_depth_estimator(
-                models.depth, depth_scale=models.depth_scale, device=self._placement.device
-            )
+            estimator = create_depth_estimator(models.depth, depth_scale=models.depth_scale, device=self._device)
             self._depth = key, estimator
         return self._depth[1]

@@ -27,9 +27,10 @@ from worldstereo.files import write_json
 from worldstereo.images import Picture, load_picture
 from worldstereo.memory.global_geometric import GlobalGeometricMemory
 from worldstereo.memory.spatial_stereo import SpatialStereoMemory, update_indices
-from worldstereo.models.hub import DEFAULT_MODEL, ModelFiles, ModelSource
+from worldstereo.models.hub import DEFAULT_MODEL
 from worldstereo.pipelines.generator import ClipConditions, VideoGenerator
 from worldstereo.pipelines.generator_options import GeneratorOptions, Placement
+from worldstereo.pipelines.generators import Generators
 from worldstereo.pipelines.starting_point import (
     PANORAMA_ASPECT,
     Projection,
@@ -38,7 +39,6 @@ from worldstereo.pipelines.starting_point import (
     start_from_panorama,
     start_from_photo,
 )
-from worldstereo.pipelines.warp import WarpGenerator
 from worldstereo.pipelines.world_folder import Clip, ClipPlan, Manifest, Request, World, exclusive
 from worldstereo.threads import fixed_threads
 from worldstereo.video import write_video
@@ -120,15 +120,7 @@ def create_generator(
     Raises:
         InputError: unknown, or an option does not go with it.
     """
-    if model == WarpGenerator.name:
-        if options != GeneratorOptions():
-            raise InputError("--model warp: has no network, so it takes no prompt, steps, precision or the like")
-        return WarpGenerator()
-    files = ModelFiles(ModelSource.parse(model), placement.offline)
-    files.file("config.json")  # before the libraries are imported, which takes seconds
-    from worldstereo.pipelines.loading import load_generator
-
-    return load_generator(model, files, options, placement)
+    return Generators(placement)(model, options)
 
 
 def plan_paths(

@@ -58,14 +58,7 @@ def train_autoencoder(
     """
     find_device(config.device)
     config.run_folder.mkdir(parents=True, exist_ok=True)
-    pools = read_frame_pools(
-        config.sources,
-        config.procedural_share,
-        config.procedural_count,
-        config.procedural_folder or config.run_folder / "procedural",
-        config.seed,
-        config.device,
-    )
+    pools = read_frame_pools(config)
     held_out = pools.held_out[:: max(1, len(pools.held_out) // _MOST_HELD_OUT)]
     held_out += render_frames(config.held_out_procedural, config.seed + _HELD_OUT_SEED, config.device)
     torch.manual_seed(config.seed)

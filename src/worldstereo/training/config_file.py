@@ -27,16 +27,20 @@ _KINDS: dict[type, tuple[tuple[type, ...], str]] = {
 def read_config(
     path: str | Path,
     config_class: type[Config],
-    given: Mapping[str, Any],
-    convert: Mapping[str, Callable[[Any], Any]],
+    run_folder: str | Path,
+    data: str | Path | None,
+    device: str,
+    converters: Callable[[Path], Mapping[str, Callable[[Any], Any]]],
     instead: Mapping[str, Any] | None = None,
 ) -> Config:
     """The configuration of a file.
 
     Args:
-        given: fields that the file cannot set.
+        run_folder, device: fields that the file cannot set.
+        data: the folder that those in the file lie in; that of the file if none.
+        converters: of that folder, by field; each makes a field's value of its plain JSON value. Numbers, texts, paths
+            and objects need none.
         instead: plain values that replace those of the file.
-        convert: makes a field's value of its plain JSON value; numbers, texts, paths and objects need none.
 
     Raises:
         InputError: the file cannot be read, or a field is unknown or has a wrong value.
@@ -44,13 +48,15 @@ def read_config(
     values = read_json(path)
     if not isinstance(values, dict):
         raise InputError(f"{path}: must be a JSON object with the fields of the training configuration")
+    given = {"run_folder": Path(run_folder), "device": device}
+    convert = converters(Path(data) if data else Path(path).parent)
     types = {field.name: field.type for field in fields(config_class) if field.name not in given}  # type: ignore[arg-type]
     on_cuda = values.pop("cuda", {})
     if not isinstance(on_cuda, dict):
         raise InputError(f"{path}: the field 'cuda' is {on_cuda!r} but must be an object of fields")
     if unknown := sorted({*values, *on_cuda} - set(types)):
         raise InputError(f"{path}: the field '{unknown[0]}' is unknown; choose among {', '.join(sorted(types))}")
-    if str(given.get("device")).startswith("cuda"):
+    if device.startswith("cuda"):
         values |= on_cuda
     found = {}
     for name, value in (values | dict(instead or {})).items():

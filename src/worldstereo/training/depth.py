@@ -37,14 +37,7 @@ def train_depth(config: DepthTrainingConfig, on_progress: Callable[[TrainingProg
     """
     find_device(config.device)
     config.run_folder.mkdir(parents=True, exist_ok=True)
-    pools = read_frame_pools(
-        config.sources,
-        config.procedural_share,
-        config.procedural_count,
-        config.procedural_folder or config.run_folder / "procedural",
-        config.seed,
-        config.device,
-    )
+    pools = read_frame_pools(config)
     torch.manual_seed(config.seed)
     network = DepthNetwork(config.network)
     network.to(device=config.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

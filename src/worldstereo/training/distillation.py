@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from worldstereo.files import read_json, write_json
 from worldstereo.models.paper import PaperTransformer
+from worldstereo.models.pretrained import load_complete
 from worldstereo.models.transformer import KeyframeTransformer
 from worldstereo.pipelines.keyframe_video import KeyframeVideoPipeline
 from worldstereo.training.clip_sources import clip_mixture, in_advance
@@ -178,7 +179,7 @@ def _players(
     network: PaperTransformer, config: DistillationConfig, device: str
 ) -> tuple[PaperTransformer, PaperTransformer, PaperTransformer]:
     """Student, fake score and teacher: the teacher's backbone three times, and one frozen control branch."""
-    backbone = KeyframeTransformer.from_pretrained(config.start / "backbone", torch_dtype=torch.float32).to(device)
+    backbone = load_complete(KeyframeTransformer, config.start / "backbone", torch_dtype=torch.float32).to(device)
     network.backbone.load_state_dict(backbone.state_dict())  # the folder's may have been distilled in part
     student = PaperTransformer(network.backbone, network.control)
     fake = PaperTransformer(copy.deepcopy(student.backbone), network.control)

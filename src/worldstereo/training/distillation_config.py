@@ -1,6 +1,6 @@
 """The configuration of a distillation, and its JSON form."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -82,9 +82,11 @@ def read_distillation_config(
     Raises:
         InputError: the file cannot be read, or a field is unknown or has a wrong value.
     """
-    convert = source_fields(Path(data) if data else Path(path).parent) | {"dmd": _dmd}
-    given = {"run_folder": Path(run_folder), "device": device}
-    return read_config(path, DistillationConfig, given, convert, instead)
+    return read_config(path, DistillationConfig, run_folder, data, device, _fields, instead)
+
+
+def _fields(root: Path) -> dict[str, Callable[[Any], Any]]:
+    return source_fields(root) | {"dmd": _dmd}
 
 
 def _dmd(values: dict[str, Any]) -> DmdConfig:

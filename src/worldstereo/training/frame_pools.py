@@ -1,12 +1,11 @@
 """Frames of several sources, drawn by weight."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from worldstereo.data.rgbd import RgbdFrame, RgbdSource, read_rgbd_folder, split_held_out
+from worldstereo.data.rgbd import RgbdFrame, read_rgbd_folder, split_held_out
+from worldstereo.training.frames_config import FrameTrainingConfig
 from worldstereo.training.procedural_frames import procedural_frames
 
 _LONGEST_SIDE = 320
@@ -32,27 +31,22 @@ class FramePools:
         return [pool[int(rng.integers(len(pool)))] for pool in chosen]
 
 
-def read_frame_pools(
-    sources: Sequence[RgbdSource],
-    procedural_share: float,
-    procedural_count: int,
-    procedural_folder: Path,
-    seed: int,
-    device: str,
-) -> FramePools:
+def read_frame_pools(config: FrameTrainingConfig) -> FramePools:
     """Real frames of folders, and procedural ones, which are rendered first if the folder has not all of them.
 
     Raises:
         InputError: a folder cannot be read.
     """
     pools, held_out, shares = [], [], []
-    real = sum(source.weight for source in sources)
-    for source in sources:
+    share = config.procedural_share
+    real = sum(source.weight for source in config.sources)
+    for source in config.sources:
         kept, apart = split_held_out(read_rgbd_folder(source.folder, _LONGEST_SIDE), source.held_out)
         pools.append(kept)
         held_out += apart
-        shares.append((1 - procedural_share) * source.weight / real)
-    if procedural_share > 0:
-        pools.append(procedural_frames(procedural_folder, procedural_count, seed, device))
-        shares.append(procedural_share)
+        shares.append((1 - share) * source.weight / real)
+    if share > 0:
+        folder = config.procedural_folder or config.run_folder / "procedural"
+        pools.append(procedural_frames(folder, config.procedural_count, config.seed, config.device))
+        shares.append(share)
     return FramePools(tuple(pools), held_out, np.array(shares) / sum(shares))

@@ -16,6 +16,7 @@ from worldstereo.files import read_json, write_json
 from worldstereo.models.autoencoder import KeyframeAutoencoder
 from worldstereo.models.control_branch import ControlBranch
 from worldstereo.models.patches import zeroed
+from worldstereo.models.pretrained import load_complete
 from worldstereo.models.stereo_branch import StereoBranch
 from worldstereo.models.text_encoder import save_prompt_embeddings
 from worldstereo.models.transformer import KeyframeTransformer
@@ -119,7 +120,7 @@ def _new_backbone(folder: Path, fields: dict[str, Any]) -> KeyframeTransformer:
 
 
 def _new_branch(name: str, folder: Path, fields: dict[str, Any]) -> ModelMixin:
-    backbone = KeyframeTransformer.from_pretrained(folder / "backbone")
+    backbone = load_complete(KeyframeTransformer, folder / "backbone")
     width, latents = backbone.width, backbone.config.out_channels
     known = {"conv_out_dim": width, "time_embed_dim": width, "out_channels": width}
     known["in_channels"] = backbone.config.in_channels

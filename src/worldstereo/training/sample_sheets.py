@@ -49,7 +49,7 @@ def sample_sheet(
     PSNR is that of the samples, of the filled renders, and of the truth encoded and decoded, which no sample can pass.
     First frames, which are given, do not count.
     """
-    text = pipeline.encode_prompt(config.prompt, pipeline.clip_format.negative_prompt)
+    text = pipeline.text_tokens(config.prompt, pipeline.clip_format.negative_prompt)
     rows, errors = [], []
     for number, clip in enumerate(clips):
         conditions = pipeline.prepare_conditions(clip.inputs)

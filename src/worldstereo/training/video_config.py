@@ -155,9 +155,7 @@ def read_video_config(
     Raises:
         InputError: the file cannot be read, or a field is unknown or has a wrong value.
     """
-    convert = source_fields(Path(data) if data else Path(path).parent)
-    fixed = {"run_folder": Path(run_folder), "device": device}
-    return read_config(path, VideoTrainingConfig, fixed, convert, instead)
+    return read_config(path, VideoTrainingConfig, run_folder, data, device, source_fields, instead)
 
 
 def source_fields(root: Path) -> dict[str, Callable[[Any], Any]]:
