@@ -126,6 +126,8 @@ def _smoothed(values: np.ndarray, sigma: float) -> np.ndarray:
 
 def _smoothed_within(values: np.ndarray, mask: np.ndarray, sigma: float) -> np.ndarray:
     """The mean of the mask's pixels alone; where there are none, the values."""
+    if mask.all():
+        return _smoothed(values, sigma)
     weight = ndimage.gaussian_filter(mask.astype(np.float32), sigma)[..., None]
     mean = _smoothed(values * mask[..., None], sigma) / np.maximum(weight, 1e-6)
     return np.where(weight > 1e-3, mean, values)

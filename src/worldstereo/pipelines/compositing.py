@@ -84,8 +84,8 @@ def in_front(depth: Float[Tensor, "h w"], holes: Bool[Tensor, "h w"]) -> Bool[Te
     """
     reach = min(depth.shape) // _NEAR
     behind = torch.where(holes, continued_depth(depth, ~holes), 0.0)
-    farthest = F.max_pool2d(behind[None], 2 * reach + 1, 1, reach)[0]
-    return ~holes & (depth > 0) & (depth < _NEARER * farthest)
+    farthest = ndimage.maximum_filter(behind.cpu().numpy(), 2 * reach + 1, mode="constant")
+    return ~holes & (depth > 0) & (depth < _NEARER * torch.from_numpy(farthest).to(depth))
 
 
 def agree_exposure(
@@ -144,9 +144,9 @@ def wide_holes(holes: Bool[Tensor, "h w"], width: int) -> Bool[Tensor, "h w"]:
     Args:
         width: rounded up to the next odd number.
     """
-    margin = width // 2
-    narrowed = F.max_pool2d((~holes).float()[None], 2 * margin + 1, 1, margin) == 0
-    return F.max_pool2d(narrowed.float(), 2 * margin + 1, 1, margin)[0] > 0
+    size = 2 * (width // 2) + 1
+    narrowed = ndimage.minimum_filter(holes.cpu().numpy(), size, mode="constant", cval=1)
+    return torch.from_numpy(ndimage.maximum_filter(narrowed, size, mode="constant", cval=0)).to(holes.device)
 
 
 def _distance_from(mask: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:
