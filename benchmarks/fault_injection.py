@@ -127,7 +127,7 @@ class Faults:
         """A second process on a world at which the first is at work; gives the second one's sentence."""
         out = self.folder / "shared"
         first = self._begin(out)
-        self._until(first, out / ".lock")
+        self._until(first, out / "world.json")  # not .lock, which is there a moment before it is locked
         os.kill(first.pid, signal.SIGSTOP)
         try:
             sentence = self._refused(out, "another process is working on this world")

@@ -1,16 +1,11 @@
-"""Votes, neighbours, plane sweep, refinement and bending against scenes in closed form."""
+"""Votes, normals and bending against scenes in closed form."""
 
-import pytest
 import torch
 
 from box_room import look, see_room
-from textured_wall import textured_wall
 from worldstereo.cameras import Cameras
 from worldstereo.reconstruction.aligned_depth import bend_to
 from worldstereo.reconstruction.consistency import surface_normals, vote
-from worldstereo.reconstruction.neighbours import choose_neighbours
-from worldstereo.reconstruction.plane_sweep import plane_sweep
-from worldstereo.reconstruction.refinement import refine_depth
 
 PLACES = (0.0, -0.2, 0.2, -0.4, 0.4)
 
@@ -74,55 +69,6 @@ def test_other_colours_at_the_same_place_are_no_support():
     votes = vote(depth[0], 1 - images[0], cameras[0], depth[1:], images[1:], cameras[1:])
     same = vote(depth[0], images[0], cameras[0], depth[1:], images[1:], cameras[1:])
     assert float(votes.support.mean()) < 0.5 * float(same.support.mean())
-
-
-def test_neighbours_see_the_same_from_elsewhere():
-    cameras = Cameras.cat([look(x, 0.0) for x in (0.0, 0.0, 0.3, 0.35, 3.0)] + [look(0.0, 180.0)])
-    depth = torch.full((80, 128), 3.0)
-    chosen = choose_neighbours(cameras, lambda index: depth, 3)
-    assert 1 not in chosen[0]  # the same place: nothing to triangulate
-    assert 5 not in chosen[0]  # looks the other way
-    assert chosen[0][0] in (2, 3)
-    assert choose_neighbours(cameras, torch.zeros(6, 80, 128).__getitem__, 3) == [()] * 6
-
-
-@pytest.mark.parametrize("slope", [0.0, 0.5])
-def test_a_sweep_recovers_a_shifted_depth_to_a_fraction_of_a_step(slope):
-    images, depth, cameras = textured_wall(3.0, slope)
-    factors = (torch.arange(-6, 7) * 0.02).exp()
-    sweep = plane_sweep(images[0], depth[0] * 1.05, cameras[0], images[1:], cameras[1:], factors)
-    inner = (slice(10, -10), slice(30, -30))
-    error = (sweep.offset[inner] - torch.tensor(1 / 1.05).log()).abs()
-    assert float(sweep.score[inner].median()) > 0.95
-    assert float(error.median()) < 0.15 * 0.02
-
-
-def test_a_sweep_says_nothing_of_a_wall_without_texture():
-    _, depth, cameras = textured_wall(3.0)
-    plain = torch.full((4, 3, 80, 120), 0.5)
-    factors = (torch.arange(-4, 5) * 0.02).exp()
-    assert float(plane_sweep(plain[0], depth[0], cameras[0], plain[1:], cameras[1:], factors).score.max()) == -1
-
-
-def test_refinement_brings_bent_depth_to_the_truth():
-    images, depth, cameras = textured_wall(3.0, 0.3)
-    across = torch.linspace(-1, 1, 120)
-    bent = depth[0] * (1 + 0.12 * across)
-    refined = refine_depth(images[0], bent, cameras[0], images[1:], cameras[1:])
-    inner = (slice(10, -10), slice(24, -24))
-    before, after = ((d / depth[0] - 1).abs()[inner].median() for d in (bent, refined))
-    assert float(before) > 0.03
-    assert float(after) < 0.008  # a tenth of a pixel of disparity
-
-
-def test_refinement_leaves_unknown_pixels_and_plain_pictures_alone():
-    images, depth, cameras = textured_wall(3.0)
-    holed = depth[0].clone()
-    holed[:20] = 0
-    refined = refine_depth(images[0], holed, cameras[0], images[1:], cameras[1:])
-    assert torch.equal(refined == 0, holed == 0)
-    plain = torch.full_like(images, 0.5)
-    torch.testing.assert_close(refine_depth(plain[0], holed, cameras[0], plain[1:], cameras[1:]), holed)
 
 
 def test_depth_bends_to_guidance_that_no_scale_and_shift_explains():

@@ -40,7 +40,7 @@ from worldstereo.training.clip_faults import (
 )
 from worldstereo.training.clip_mixture import ClipMixture, MadeClips, ShardClips, write_clip_shards
 from worldstereo.training.clip_recipe import ClipRecipe, ClipWorld, make_clip
-from worldstereo.training.posed_clips import PosedClips, photometric_scale
+from worldstereo.training.posed_clips import PosedClips
 from worldstereo.training.procedural_clips import ProceduralClips
 from worldstereo.training.training_clip import TrainingClip, clip_from_tensors, clip_to_tensors, collate
 
@@ -506,17 +506,6 @@ def test_a_posed_video_becomes_clips(pictures, tmp_path):
         PosedClips((video,))
     with pytest.raises(InputError, match="name a depth back-end"):
         PosedClips((replace(video, depths=(None,) * len(video)),), frames=4)
-
-
-def test_depth_of_another_unit_is_brought_to_the_cameras(world):
-    track = list(max(world.tracks, key=lambda t: float(np.ptp(world.cameras.centers[list(t)].numpy(), axis=0).max())))
-    frames, cameras = world.frames[track].float() / 255, world.cameras[track]
-    for factor in (0.2, 1.0, 30.0):
-        assert photometric_scale(frames, cameras, world.depth[track] / factor) == pytest.approx(factor, rel=0.15)
-    with pytest.raises(InputError, match="no motion"):
-        photometric_scale(frames, cameras[[0] * len(track)], world.depth[track])
-    with pytest.raises(InputError, match="no depth"):
-        photometric_scale(frames, cameras, torch.zeros_like(world.depth[track]))
 
 
 def test_recipes_and_makers_out_of_range_are_refused():

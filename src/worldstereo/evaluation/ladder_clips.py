@@ -13,6 +13,7 @@ from torch import Tensor
 from worldstereo.cameras import Cameras
 from worldstereo.data.posed_video import PosedVideo
 from worldstereo.depth.base import DepthEstimator, DepthPrediction
+from worldstereo.depth.multiview.posed_depth import estimate_posed_depth
 from worldstereo.errors import InputError
 from worldstereo.evaluation.reprojection import View, seen_in, seen_in_any
 from worldstereo.memory.global_geometric import GlobalGeometricMemory
@@ -20,7 +21,6 @@ from worldstereo.memory.lifting import lift_picture
 from worldstereo.memory.references import References
 from worldstereo.memory.spatial_stereo import SpatialStereoMemory, update_indices
 from worldstereo.training.clip_recipe import ClipWorld
-from worldstereo.training.posed_clips import photometric_scale
 from worldstereo.training.procedural_clips import ProceduralClips
 
 FIRST_SEED = 900_000_000
@@ -31,6 +31,7 @@ _REMEMBERED = 8  # frames of a capture that make up its memory, at most
 _FEWEST_FRAMES = 4
 _WIDEST_STEP = 4
 _LARGEST_TURN = 30.0  # degrees
+_FINER = 2  # how much larger than the clip pictures are when their depth is estimated
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,8 +160,8 @@ def capture_clip(
 
     A run of at most every fourth frame that turns by at most 30°; a video with fewer than three frames for every two
     of the clip gives two of every three, there and back as often as it takes. The memory are frames between, shortly
-    before and shortly after. Depth that the video has not is the estimator's, brought to the cameras' unit by
-    `photometric_scale`.
+    before and shortly after. Depth that the video has not is estimated from all these frames and their cameras
+    (`estimate_posed_depth`), which see the clip's own too: like stored depth it is not what is judged.
 
     Raises:
         InputError: the video has fewer than four frames.
@@ -194,14 +195,10 @@ def _clip_of(
     sky = torch.zeros_like(loaded.depth, dtype=torch.bool)
     depth, source = loaded.depth, "stored"
     if not video.has_depth:
-        source = estimator.name
-        estimates = [
-            estimator.estimate(frame.float() / 255, intrinsics)
-            for frame, intrinsics in zip(loaded.frames, loaded.cameras.intrinsics, strict=True)
-        ]
-        depth, sky = torch.stack([e.depth for e in estimates]), torch.stack([e.sky for e in estimates])
-        run = slice(0, len(targets))
-        depth = depth * photometric_scale(loaded.frames[run].float() / 255, loaded.cameras[run], depth[run])
+        source = f"{estimator.name}, corrected between the frames"
+        large = video.load([*targets, *memory], _FINER * width, _FINER * height)
+        found, is_sky = estimate_posed_depth(large.frames.float() / 255, large.cameras, estimator)
+        depth, sky = found[:, ::_FINER, ::_FINER], is_sky[:, ::_FINER, ::_FINER]
     track = tuple(_there_and_back(len(targets), frames))
     world = ClipWorld(video.name, loaded.frames, depth, sky, loaded.cameras, (track,))
     rest = range(len(targets), len(targets) + len(memory))

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import cos, log10, radians
 
 import torch
-from torch.nn import functional
 
 from worldstereo.depth.base import DepthEstimator, DepthPrediction
+from worldstereo.depth.multiview.neighbours import choose_neighbours
+from worldstereo.depth.multiview.refinement import refine_depth
+from worldstereo.depth.multiview.scale import triangulated_scale
 from worldstereo.errors import InputError
 from worldstereo.geometry.point_cloud import PointCloud
 from worldstereo.memory.global_geometric import GlobalGeometricMemory
@@ -15,27 +16,19 @@ from worldstereo.memory.lifting import depth_edges, lift_picture
 from worldstereo.reconstruction.consistency import vote
 from worldstereo.reconstruction.external import SceneReconstructor, predict_jointly
 from worldstereo.reconstruction.fusion import CloudFusion
-from worldstereo.reconstruction.neighbours import choose_neighbours
-from worldstereo.reconstruction.plane_sweep import plane_sweep
 from worldstereo.reconstruction.posed_frames import PosedFrames
-from worldstereo.reconstruction.refinement import reduced_size, refine_depth
 
 MOST_FRAMES = 24
-_NEAREST = 4
-_REDUCTION = 4
-_DISPARITIES = (0.7, 60.0)
-_HYPOTHESES = 64
-_LEAST_SCORE, _LEAST_LEAD, _LEAST_SHARE = 0.75, 0.1, 0.01
-_SEE_ALIKE = cos(radians(30.0))
+_NEIGHBOURS = 4
 _LEAST_SUPPORT = 0.5
 
 
 def with_cloud(frames: PosedFrames, estimator: DepthEstimator | SceneReconstructor) -> PosedFrames:
     """The frames, with a first cloud if they have none.
 
-    Up to 24 frames, evenly taken, get depth without a scale. A sweep over all depths against the nearest cameras
-    (`plane_sweep`, at a quarter of the resolution) finds each frame's scale, the median over textured pixels; then
-    depth is refined (`refine_depth`), and pixels that another frame confirms make the cloud.
+    Up to 24 frames, evenly taken, get depth without a scale. One factor brings it to the unit of the cameras
+    (`triangulated_scale`); then depth is refined (`refine_depth`), and pixels that another frame confirms make the
+    cloud.
 
     Where nothing can be triangulated (one frame, cameras that only turn, no texture), the first frame's depth is taken
     as it is, and what the other frames show beside it is added (`GlobalGeometricMemory`); a note says so.
@@ -49,12 +42,10 @@ def with_cloud(frames: PosedFrames, estimator: DepthEstimator | SceneReconstruct
     predictions, failure = _predictions(frames, chosen, estimator)
     if not predictions:
         raise InputError(f"no frame has a depth to start from ({failure}); use another --depth")
-    scaled = _triangulated(frames, predictions)
+    scaled = _triangulated(frames, predictions, share_scale=isinstance(estimator, SceneReconstructor))
     cloud = _confirmed(frames, scaled) if scaled else PointCloud.empty()
     if len(cloud):
-        return frames.guided_by(
-            cloud, f"the scale of depth was triangulated from {len(scaled)} of {len(predictions)} frames"
-        )
+        return frames.guided_by(cloud, f"the scale of depth was triangulated from {len(scaled)} frames")
     first = frames.names[min(predictions)]
     return frames.guided_by(
         _grown(frames, predictions),
@@ -92,47 +83,18 @@ def _why_not(frames: PosedFrames) -> str:
     return "no two frames show the same texture from different places"
 
 
-def _nearest(frames: PosedFrames, index: int) -> list[int]:
-    """The nearest cameras that look the same way from another place, each farther than the last by half."""
-    cameras = frames.cameras
-    away = (cameras.centers - cameras.centers[index]).norm(dim=1)
-    alike = cameras.forward @ cameras.forward[index] > _SEE_ALIKE
-    least = 1e-4 * max(float(away.max()), 1e-9)
-    ordered = [other for other in away.argsort().tolist() if alike[other] and float(away[other]) > least]
-    chosen: list[int] = []
-    for other in ordered:
-        if not chosen or float(away[other]) > 1.5 * float(away[chosen[-1]]):
-            chosen.append(other)
-        if len(chosen) == _NEAREST:
-            break
-    return chosen
-
-
-def _triangulated(frames: PosedFrames, predictions: dict[int, DepthPrediction]) -> dict[int, DepthPrediction]:
-    """The predictions whose scale the cameras tell, in that scale."""
-    scaled = {}
-    for index, prediction in predictions.items():
-        others = _nearest(frames, index)
-        if not others:
-            continue
-        size = reduced_size(frames.cameras.height, frames.cameras.width, _REDUCTION)
-        cameras = frames.cameras.resized(size[1], size[0])
-        baseline = float((cameras.centers[others[0]] - cameras.centers[index]).norm())
-        disparity = torch.logspace(log10(_DISPARITIES[1]), log10(_DISPARITIES[0]), _HYPOTHESES)
-        factors = float(cameras.intrinsics[index, 0, 0]) * baseline / disparity
-        shape = prediction.depth / prediction.depth[prediction.valid].median()
-        shape = functional.interpolate(shape[None, None], size, mode="nearest-exact")[0, 0]
-        known = shape > 0
-        pictures = functional.interpolate(frames.frames([index, *others]), size, mode="area")
-        sweep = plane_sweep(
-            pictures[0], torch.where(known, shape, 1.0), cameras[index], pictures[1:], cameras[others], factors
-        )
-        clear = known & (sweep.score > _LEAST_SCORE) & (sweep.lead > _LEAST_LEAD)
-        if float(clear.float().mean()) < _LEAST_SHARE:
-            continue
-        scale = float(sweep.offset[clear].median().exp()) / float(prediction.depth[prediction.valid].median())
-        scaled[index] = replace(prediction, depth=prediction.depth * scale)
-    return scaled
+def _triangulated(
+    frames: PosedFrames, predictions: dict[int, DepthPrediction], *, share_scale: bool
+) -> dict[int, DepthPrediction]:
+    """The predictions in the unit of the cameras; none where nothing tells it."""
+    indices = list(predictions)
+    depth = torch.stack(
+        [p.depth if share_scale or p.metric else p.depth / p.depth[p.valid].median() for p in predictions.values()]
+    )
+    scale = triangulated_scale(frames.frames(indices), frames.cameras[indices], depth)
+    if scale is None:
+        return {}
+    return {n: replace(predictions[n], depth=scale * one) for n, one in zip(indices, depth, strict=True)}
 
 
 def _confirmed(frames: PosedFrames, predictions: dict[int, DepthPrediction]) -> PointCloud:
@@ -140,7 +102,7 @@ def _confirmed(frames: PosedFrames, predictions: dict[int, DepthPrediction]) -> 
     indices = list(predictions)
     cameras = frames.cameras[indices]
     depths = [torch.where(depth_edges(p.depth, p.sky), 0.0, p.depth) for p in predictions.values()]
-    neighbours = choose_neighbours(cameras, lambda index: depths[index], _NEAREST)
+    neighbours = choose_neighbours(cameras, lambda index: depths[index], _NEIGHBOURS)
     refined = list(depths)
     for n, others in enumerate(neighbours):
         if others:

@@ -14,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldstereo.depth.base import DepthEstimator
+from worldstereo.depth.multiview.neighbours import choose_neighbours
+from worldstereo.depth.multiview.refinement import refine_depth
 from worldstereo.errors import InputError
 from worldstereo.pipelines.world import OnProgress
 from worldstereo.pipelines.world_folder import World, exclusive
@@ -24,9 +26,7 @@ from worldstereo.reconstruction.external import SceneReconstructor
 from worldstereo.reconstruction.folder import FrameFiles, ReconstructionFolder
 from worldstereo.reconstruction.fusion import LEAST_CONFIDENCE, MAX_POINTS, CloudFusion
 from worldstereo.reconstruction.mesh import build_mesh, require_mesh_libraries, voxel_for
-from worldstereo.reconstruction.neighbours import choose_neighbours
 from worldstereo.reconstruction.posed_frames import PosedFrames
-from worldstereo.reconstruction.refinement import refine_depth
 from worldstereo.reconstruction.splat_optimization import SplatSettings
 from worldstereo.reconstruction.splat_step import OUTPUTS as SPLAT_OUTPUTS
 from worldstereo.reconstruction.splat_step import reconstruct_splats

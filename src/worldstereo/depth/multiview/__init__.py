@@ -1,0 +1,1 @@
+"""Depth from several pictures whose cameras are known."""
