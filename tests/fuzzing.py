@@ -30,6 +30,7 @@ from worldstereo.cameras.files import (
     write_world_mirror,
 )
 from worldstereo.data.captures import read_capture
+from worldstereo.data.rgbd import read_rgbd_folder
 from worldstereo.depth.file import FileDepth
 from worldstereo.depth.nano import load_depth_network
 from worldstereo.errors import InputError
@@ -305,6 +306,36 @@ def _tum_rgbd(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.txt"))
 
 
+def _posed_depth(folder: Path) -> list[Path]:
+    """One frame with depth, one without, and points."""
+    _frames(folder / "cameras.json")
+    listing = json.loads((folder / "cameras.json").read_text())
+    for frame in listing["frames"]:
+        frame |= {"width": 80, "height": 72}
+    listing["frames"][0]["depth"] = "d.png"
+    (folder / "cameras.json").write_text(json.dumps(listing))
+    _picture(folder / "a.png")
+    Image.fromarray(np.full((72, 80), 2000, np.uint16)).save(folder / "d.png")
+    _points_npz(folder / "points.npz")
+    return sorted(folder.iterdir())
+
+
+def _coded_depth(folder: Path) -> list[Path]:
+    (folder / "rgb").mkdir()
+    (folder / "depth").mkdir()
+    (folder / "meta.json").write_text(
+        json.dumps({"width": 64, "height": 48, "K": [[50, 0, 32], [0, 50, 24], [0, 0, 1]]})
+    )
+    _picture(folder / "rgb" / "7.jpg")
+    Image.fromarray(np.full((72, 80), 99, np.uint8)).save(folder / "depth" / "7.png")
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def _rgbd_of(path: Path) -> object:
+    """The RGB-D frames of the folder around one of its files."""
+    return read_rgbd_folder(path.parent.parent if path.parent.name in ("rgb", "depth") else path.parent)
+
+
 def _tanks_and_temples(folder: Path) -> list[Path]:
     scene = folder / "Barn"
     scene.mkdir()
@@ -399,6 +430,8 @@ TARGETS: dict[str, Target] = {
     "official scene": Target(_official_scene, _scene_of),
     "7-Scenes": Target(_seven_scenes, lambda path: read_capture(path.parent)),
     "TUM RGB-D": Target(_tum_rgbd, lambda path: read_capture(path.parent)),
+    "RGB-D, posed": Target(_posed_depth, _rgbd_of),
+    "RGB-D, coded": Target(_coded_depth, _rgbd_of),
     "Tanks and Temples": Target(_tanks_and_temples, lambda path: read_capture(path.parent)),
     "points npz": Target(_written("points.npz", _points_npz), read_points),
     "weights pth": Target(_written("a.pth", _weights), read_weights),

@@ -61,7 +61,7 @@ def write_posed(folder: Path, count: int) -> Path:
         k = frame.intrinsics.tolist()
         frames.append({"image": f"images/{i}.png", "depth": f"depth/{i}.png", "width": 96, "height": 64, "K": k})
         frames[-1]["w2c"] = torch.eye(4).tolist()
-    (folder / "cameras.json").write_text(json.dumps({"frames": frames}))
+    (folder / "cameras.json").write_text(json.dumps({"convention": "w2c OpenCV", "frames": frames}))
     return folder
 
 
@@ -162,7 +162,7 @@ def test_eight_bit_depth_is_smoothed_within_its_rounding(tmp_path):
     assert (depth - exact).abs().mean() < 0.8 * (coarse - exact).abs().mean()
 
 
-@pytest.mark.parametrize("damage", ["nothing", "no_depth", "size"])
+@pytest.mark.parametrize("damage", ["nothing", "no_depth", "size", "camera", "picture"])
 def test_bad_folders_are_refused(tmp_path, damage):
     if damage != "nothing":
         write_posed(tmp_path, 1)
@@ -170,7 +170,18 @@ def test_bad_folders_are_refused(tmp_path, damage):
         (tmp_path / "depth/0.png").unlink()
     if damage == "size":
         Image.fromarray(np.ones((9, 9), np.uint16)).save(tmp_path / "depth/0.png")
+    if damage == "camera":
+        (tmp_path / "cameras.json").write_text(json.dumps({"frames": [{"image": "images/0.png"}]}))
+    if damage == "picture":
+        (tmp_path / "images/0.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=str(tmp_path.name)):
+        read_rgbd_folder(tmp_path)
+
+
+@pytest.mark.parametrize("matrix", [None, [[1, 0], [0, 1]], [[0, 0, 1], [0, 0, 1], [0, 0, 1]], "K"])
+def test_a_stated_camera_must_be_one(tmp_path, matrix):
+    (tmp_path / "meta.json").write_text(json.dumps({"K": matrix} if matrix else {}))
+    with pytest.raises(InputError, match=r"meta\.json: 'K' must be"):
         read_rgbd_folder(tmp_path)
 
 

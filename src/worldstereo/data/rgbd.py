@@ -2,13 +2,14 @@
 
 Two layouts are read:
 
-* posed: `cameras.json` with `{frames: [{image, [depth], K, w2c}]}`; `depth` is a PNG of uint16 millimetres of
-  z-depth, 0 = unknown; without depth files, a sparse `points.npz` (`xyz`, world frame) gives depth at its pixels;
+* posed: `cameras.json` as `read_posed_video` reads it, with depth as PNG of uint16 millimetres of z-depth, 0 = unknown;
+  without depth files, a sparse `points.npz` (`xyz`, world frame) gives depth at its pixels;
 * unposed: `meta.json` with `{width, height, K}`, pictures in `rgb/`, depth in `depth/` as uint8 PNG of the code
   `v`: `depth = (v + 0.5) · 9.99547 / 255` metres (the NYU Depth v2 training split, resized).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from worldstereo.data.depth_png import read_depth_png
+from worldstereo.data.points_npz import read_points_npz
+from worldstereo.data.posed_video import read_posed_video
 from worldstereo.errors import InputError
 from worldstereo.files import read_json
 
@@ -107,14 +111,24 @@ def split_held_out(
 
 
 def _read_unposed(folder: Path, longest_side: int | None) -> list[RgbdFrame]:
-    meta = read_json(folder / "meta.json")
-    intrinsics = torch.tensor(meta["K"], dtype=torch.float32)
+    intrinsics = _stated_intrinsics(folder / "meta.json")
     frames = []
     for path in sorted((folder / "rgb").glob("*.jpg")):
-        code = read_array(folder / "depth" / f"{path.stem}.png", np.uint8)
+        code = read_depth_png(folder / "depth" / f"{path.stem}.png", np.uint8)
         depth = (_smooth_codes(torch.from_numpy(code.astype(np.float32))) + 0.5) * _CODE_METRES
         frames.append(_frame(f"{folder.name}/{path.name}", path, depth, intrinsics, longest_side))
     return frames
+
+
+def _stated_intrinsics(path: Path) -> Float[Tensor, "3 3"]:
+    meta = read_json(path)
+    try:
+        intrinsics = torch.tensor(meta["K"], dtype=torch.float32)
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"{path}: 'K' must be a pinhole matrix of three rows ({error})") from None
+    if intrinsics.shape != (3, 3) or not bool(intrinsics.isfinite().all()) or not bool((intrinsics.diag() > 0).all()):
+        raise InputError(f"{path}: 'K' must be a pinhole matrix of three rows, with focal lengths above 0")
+    return intrinsics
 
 
 def _smooth_codes(code: Float[Tensor, "h w"], rounds: int = 2) -> Float[Tensor, "h w"]:
@@ -130,50 +144,46 @@ def _smooth_codes(code: Float[Tensor, "h w"], rounds: int = 2) -> Float[Tensor, 
 
 
 def _read_posed(folder: Path, longest_side: int | None) -> list[RgbdFrame]:
-    listing = read_json(folder / "cameras.json")["frames"]
-    points_path = folder / "points.npz"
+    video = read_posed_video(folder / "cameras.json")
+    sparse = folder / "points.npz"
+    points = read_points_npz(sparse) if sparse.is_file() else None
     frames = []
-    for item in listing:
-        path = folder / item["image"]
-        intrinsics = torch.tensor(item["K"], dtype=torch.float32)
-        if "depth" in item:
-            millimetres = read_array(folder / item["depth"], np.uint16)
+    for path, depth_path, camera in zip(video.pictures, video.depths, video.cameras, strict=True):
+        name, intrinsics = f"{folder.name}/{path.name}", camera.intrinsics[0]
+        if depth_path is not None:
+            millimetres = read_depth_png(depth_path, np.uint16)
             depth = torch.from_numpy(millimetres.astype(np.float32) / 1000)
-        elif points_path.is_file():
-            pose = torch.tensor(item["w2c"], dtype=torch.float32)
-            points = torch.from_numpy(np.load(points_path)["xyz"].astype(np.float32))
-            depth = _sparse_depth(points, pose, intrinsics, item["width"], item["height"])
+        elif points is not None:
+            _require_size(path, camera.width, camera.height)
+            depth = _sparse_depth(points, camera.cam_from_world[0], intrinsics, camera.width, camera.height)
         else:
             continue
-        frames.append(_frame(f"{folder.name}/{path.name}", path, depth, intrinsics, longest_side))
+        frames.append(_frame(name, path, depth, intrinsics, longest_side))
     return frames
 
 
-def read_array(path: Path, dtype: type[np.generic]) -> np.ndarray:
-    """The whole numbers of a PNG with one channel.
+def _require_size(path: Path, width: int, height: int) -> None:
+    """Before anything of that size is made: the size that cameras state is the picture's."""
+    with _opened(path) as picture:
+        if picture.size != (width, height):
+            raise InputError(f"{path}: is {picture.width}×{picture.height} but its camera {width}×{height}")
 
-    Raises:
-        InputError: the file is missing or damaged, or holds something else.
-    """
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as picture:
-            array = np.asarray(picture)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read as a depth PNG ({error})") from error
-    if array.ndim != 2 or not np.can_cast(array.dtype, np.int32) or (dtype is np.uint8 and array.dtype != np.uint8):
-        raise InputError(f"{path}: is {array.dtype} with {array.ndim} dimensions, not one channel of {dtype.__name__}")
-    return array
+            yield picture
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: cannot be read as a picture ({error})") from error
 
 
 def _frame(
     name: str, path: Path, depth: Float[Tensor, "h w"], intrinsics: Float[Tensor, "3 3"], longest_side: int | None
 ) -> RgbdFrame:
     """Read the picture and reduce both; the depth's size must be the picture's."""
-    try:
-        with Image.open(path) as file:
-            picture = file.convert("RGB")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read as a picture ({error})") from error
+    with _opened(path) as file:
+        picture = file.convert("RGB")
     if (picture.height, picture.width) != tuple(depth.shape):
         raise InputError(f"{path}: is {picture.width}×{picture.height} but its depth has shape {tuple(depth.shape)}")
     factor = 1.0 if longest_side is None else min(1.0, longest_side / max(picture.size))

@@ -13,6 +13,7 @@ from worldstereo.cameras import Cameras
 from worldstereo.cameras.files import read_colmap_points
 from worldstereo.cameras.trajectories import SceneScale, parse_trajectory
 from worldstereo.data.captures import Capture
+from worldstereo.data.points_npz import read_points_npz
 from worldstereo.data.procedural import ProceduralScene
 from worldstereo.errors import InputError
 from worldstereo.evaluation.cloud_metrics import cloud_errors
@@ -143,16 +144,9 @@ def read_points(path: Path) -> Float[Tensor, "p 3"]:
         return read_colmap_points(path).points
     if path.suffix.lower() == ".ply":
         return read_ply(path).points
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            points = np.asarray(file["xyz"], dtype=np.float32)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except Exception as error:  # of archives, arrays and numbers; they share no base class
-        raise InputError(f"{path}: must be a PLY, or an npz with the array 'xyz' ({error})") from None
-    if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
-        raise InputError(f"{path}: 'xyz' must hold finite coordinates, three a point")
-    return torch.from_numpy(points)
+    if path.suffix.lower() == ".npz":
+        return read_points_npz(path)
+    raise InputError(f"{path}: must be a PLY, an npz with the array 'xyz', or the folder of a COLMAP model")
 
 
 def cloud_figures(points: Float[Tensor, "p 3"], surface: Surface) -> dict[str, float | None]:
