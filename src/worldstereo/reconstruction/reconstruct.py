@@ -3,11 +3,11 @@
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -31,6 +31,8 @@ from worldstereo.reconstruction.splat_optimization import SplatSettings
 from worldstereo.reconstruction.splat_step import OUTPUTS as SPLAT_OUTPUTS
 from worldstereo.reconstruction.splat_step import reconstruct_splats
 from worldstereo.reconstruction.tsdf import SignedDistanceField
+
+_Result = TypeVar("_Result")
 
 _PIECE = 32
 _GEOMETRY = 0.5  # share of the time of everything but splats
@@ -185,10 +187,10 @@ class _Work:
         source = self.aligned
         if settings.refine and alone < count:
             source = self.refined
-            for index in range(count):
+            waiting = [index for index in range(count) if not source.has(index)]
+            for index, depth in _several_at_a_time(lambda index: self._refined(index, neighbours[index]), waiting):
                 self._tell(f"refining depth, frame {index + 1} of {count}", 0.35 + 0.35 * index / count)
-                if not source.has(index):
-                    source.write(index, {"depth": self._refined(index, neighbours[index])})
+                source.write(index, {"depth": depth})
         confident = 0.0
         for index, votes in self._votes(source, neighbours):
             self._tell(f"comparing depth, frame {index + 1} of {count}", 0.7 + 0.1 * index / count)
@@ -298,12 +300,16 @@ class _Work:
             depths = torch.stack([source.read(other)["depth"] for other in others])
             return vote(depth, image, frames.cameras[index], depths, frames.frames(others), frames.cameras[others])
 
-        waiting = [index for index in range(len(frames)) if not self.depth.has(index)]
-        workers = max(1, torch.get_num_threads())
-        with ThreadPoolExecutor(workers) as pool:
-            for start in range(0, len(waiting), workers):
-                some = waiting[start : start + workers]
-                yield from zip(some, pool.map(ask, some), strict=True)
+        return _several_at_a_time(ask, [index for index in range(len(frames)) if not self.depth.has(index)])
+
+
+def _several_at_a_time(work: Callable[[int], _Result], indices: Sequence[int]) -> Iterator[tuple[int, _Result]]:
+    """Indices with what `work` makes of them, in order, as many at a time as torch has threads."""
+    workers = max(1, torch.get_num_threads())
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(indices), workers):
+            some = indices[start : start + workers]
+            yield from zip(some, pool.map(work, some), strict=True)
 
 
 def _digest(frames: PosedFrames) -> str:
