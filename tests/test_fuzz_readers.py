@@ -47,7 +47,7 @@ def test_an_archive_whose_member_is_none(tmp_path):
     (path,) = TARGETS["points npz"].make(tmp_path)
     content = path.read_bytes()
     path.write_bytes(content.replace(b"PK\x03\x04", b"PK\x03\x09", 1))
-    refused("points npz", path, "must be a PLY, or an npz")
+    refused("points npz", path, "must be an npz with the array")
 
 
 @pytest.mark.parametrize("change", [{"widths": [8] * 4}, {"blocks": [10**12] + [0] * 4}, {"widths": [10**6] * 5}])
