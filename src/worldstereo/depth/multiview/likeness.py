@@ -22,13 +22,16 @@ class Likeness:
     The others are sampled where they would see each pixel's point (`grid_sample`, all at once) and compared with the
     frame by zero-normalised cross-correlation of grey 7×7 windows. Of the others' scores the better half counts, so
     that one in which the point is hidden does no harm.
+
+    Attributes:
+        grey: the frame.
     """
 
     def __init__(
         self, image: Float[Tensor, "3 h w"], camera: Cameras, images: Float[Tensor, "n 3 h w"], cameras: Cameras
     ) -> None:
-        self._grey, self._others = image.mean(dim=0), images.mean(dim=1, keepdim=True)
-        self._mean, self._deviation = _window_statistics(self._grey[None, None])
+        self.grey, self._others = image.mean(dim=0), images.mean(dim=1, keepdim=True)
+        self._mean, self._deviation = _window_statistics(self.grey[None, None])
         relative = cameras.cam_from_world.double() @ camera.world_from_cam.double()
         turned = (cameras.intrinsics.double() @ relative[:, :3, :3]).to(image.dtype)
         moved = (cameras.intrinsics.double() @ relative[:, :3, 3:]).to(image.dtype)
@@ -50,7 +53,7 @@ class Likeness:
         grid = grid.clamp(-2, 2).permute(0, 2, 3, 1)
         warped = functional.grid_sample(self._others, grid, mode="bilinear", padding_mode="border", align_corners=False)
         mean, deviation = _window_statistics(warped)
-        both = _box(warped * self._grey) - mean * self._mean
+        both = _box(warped * self.grey) - mean * self._mean
         score = both / (self._deviation * deviation).clamp(min=LEAST_TEXTURE**2)
         return _better_half(torch.where(inside, score[:, 0].clamp(-0.99, 1), UNSEEN))
 

@@ -48,10 +48,8 @@ def refine_depth(
     for reduction, steps, step in _LEVELS:
         size = reduced_size(height, width, reduction)
         own, others = camera.resized(size[1], size[0]), cameras.resized(size[1], size[0])
-        small = _resized(log_depth, size)
-        correction = _correction(
-            small, _reduced(image[None], size)[0], own, _reduced(images, size), others, steps, step
-        )
+        likeness = Likeness(_reduced(image[None], size)[0], own, _reduced(images, size), others)
+        correction = _correction(_resized(log_depth, size), likeness, steps, step)
         log_depth = log_depth + _resized(correction, (height, width))
     return torch.where(known, log_depth.exp(), 0.0)
 
@@ -62,23 +60,14 @@ def reduced_size(height: int, width: int, reduction: int) -> tuple[int, int]:
     return height // factor, width // factor
 
 
-def _correction(
-    log_depth: Float[Tensor, "h w"],
-    image: Float[Tensor, "3 h w"],
-    camera: Cameras,
-    images: Float[Tensor, "n 3 h w"],
-    cameras: Cameras,
-    steps: int,
-    step: float,
-) -> Float[Tensor, "h w"]:
+def _correction(log_depth: Float[Tensor, "h w"], likeness: Likeness, steps: int, step: float) -> Float[Tensor, "h w"]:
     """What to add to the log depth."""
-    likeness = Likeness(image, camera, images, cameras)
     offsets = torch.arange(-steps, steps + 1, device=log_depth.device) * step
     scores = torch.stack([likeness((log_depth + offset).exp()) for offset in offsets], dim=2)
     trust = (likeness.texture / _TEXTURED).clamp(max=1)
     trust = torch.where(likeness.texture > LEAST_TEXTURE, trust, 0.0)
     costs = (1 - scores.clamp(min=0)) * trust[..., None] + _PRIOR * offsets.abs()
-    return (smooth_labels(costs, image.mean(dim=0)) - steps) * step
+    return (smooth_labels(costs, likeness.grey) - steps) * step
 
 
 def _resized(values: Float[Tensor, "h w"], size: tuple[int, int]) -> Float[Tensor, "h2 w2"]:
