@@ -179,6 +179,7 @@ def test_cropping_shifts_pixels() -> None:
 def test_selecting_and_joining() -> None:
     cameras = random_cameras()
     assert len(cameras[2]) == 1
+    torch.testing.assert_close(Cameras.cat(list(cameras)).cam_from_world, cameras.cam_from_world)
     joined = Cameras.cat([cameras[:2], cameras[2], cameras[torch.tensor([3, 4])]])
     torch.testing.assert_close(joined.cam_from_world, cameras.cam_from_world)
     with pytest.raises(InputError, match="different image sizes"):

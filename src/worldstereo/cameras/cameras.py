@@ -1,6 +1,6 @@
 """A batch of pinhole cameras that share an image size."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import radians, tan
 
@@ -92,6 +92,10 @@ class Cameras:
         if isinstance(index, int):
             index = [index]
         return Cameras(self.cam_from_world[index], self.intrinsics[index], self.width, self.height)
+
+    def __iter__(self) -> "Iterator[Cameras]":
+        """Batches of one, in order."""
+        return (self[index] for index in range(len(self)))
 
     def to(self, device: torch.device | str) -> "Cameras":
         """The same cameras with tensors on `device`."""

@@ -125,8 +125,7 @@ def _estimate_views(panorama: Float[Tensor, "3 h w"], estimator: DepthEstimator)
     cameras = _rig(min(max(panorama.shape[2] // 4 // 16 * 16, low), high)).to(panorama.device)
     stretch = cameras[0].pixel_rays()[0].norm(dim=-1)
     logs, knowns, skies, metrics, sources = [], [], [], [], set()
-    for number in range(len(cameras)):
-        camera = cameras[number]
+    for camera in cameras:
         prediction = estimator.estimate(sample_equirect(panorama, camera)[0].clamp(0, 1), camera.intrinsics[0])
         distance = prediction.depth.to(panorama.device) * stretch
         knowns.append(distance > 0)

@@ -240,7 +240,7 @@ def _recover_photometrically(
     cameras: Cameras,
 ) -> list[Float[Tensor, "4 4"] | None]:
     """The first frame is given, so its camera is; of the others the surfaces that the first frame shows are aligned."""
-    views = [View(cameras[k], depth[k], sky[k]) for k in range(len(cameras))]
+    views = list(map(View, cameras, depth, sky))
     poses: list[Float[Tensor, "4 4"] | None] = [cameras.cam_from_world[0]]
     for k in range(1, len(frames)):
         found = recover_camera(frames[k], truth[k], depth[k], cameras[k], seen_in(views[k], views[0])[1])

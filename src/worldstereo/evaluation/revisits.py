@@ -67,7 +67,7 @@ class Crossing:
             truth = scene.render(cameras.to(scene.walks.device))
             frames.append((truth.rgb.clamp(0, 1) * 255).round().cpu() / 255)
             depth, sky = truth.depth.cpu(), truth.sky.cpu()
-            views.append(tuple(View(cameras[k], depth[k], sky[k]) for k in range(len(cameras))))
+            views.append(tuple(map(View, cameras, depth, sky)))
         return cls((frames[0], frames[1]), (views[0], views[1]))
 
     @cached_property

@@ -136,7 +136,7 @@ def _views(memory: GlobalGeometricMemory, cameras: Cameras) -> list[View]:
     """What cameras see of a memory."""
     render = memory.render_sharp(cameras)
     sky = ~render.hole_mask & (render.depth <= 0)
-    return [View(cameras[k], render.depth[k], sky[k]) for k in range(len(cameras))]
+    return list(map(View, cameras, render.depth, sky))
 
 
 def _psnr(ours: Tensor, theirs: Tensor, mask: Bool[Tensor, "k h w"]) -> float | None:

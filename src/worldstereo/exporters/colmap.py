@@ -27,8 +27,7 @@ def observe(cloud: PointCloud, cameras: Cameras, limit: int = 20_000) -> Observa
     cloud, cameras = cloud.to("cpu"), cameras.to("cpu")
     chosen = torch.arange(len(cloud))[:: max(1, -(-len(cloud) // limit))]
     images, points, pixels = [], [], []
-    for index in range(len(cameras)):
-        camera = cameras[index]
+    for index, camera in enumerate(cameras):
         surface = render_points_sharp(cloud, camera).depth[0]
         places, depths = (values[0] for values in camera.project(cloud.points[chosen]))
         inside = (depths > 0) & (places >= 0).all(dim=1)

@@ -40,8 +40,8 @@ def render_points_reference(
     colors = torch.cat([joined.colors, joined.colors.new_zeros(1, 3)])  # the last is that of no point, −1
     size = (cameras.height, cameras.width)
     rgb, holes, depth = [], [], []
-    for f in range(len(cameras)):
-        fragments = _rasterize(joined.points, cameras[f], radius_ndc, points_per_pixel)
+    for camera in cameras:
+        fragments = _rasterize(joined.points, camera, radius_ndc, points_per_pixel)
         known = fragments.point >= 0
         clear = torch.cumprod(1 - fragments.alpha, dim=1)
         before = torch.cat([torch.ones_like(clear[:, :1]), clear[:, :-1]], dim=1)
