@@ -283,8 +283,9 @@ def test_resumed_training_gives_the_same_weights(tmp_path):
         )
 
 
-def test_training_lowers_the_loss(tmp_path):
-    config = training_config(tmp_path, 30, "run")
+@pytest.mark.parametrize("mixed_precision", ["no", "bf16"])
+def test_training_lowers_the_loss(tmp_path, mixed_precision):
+    config = replace(training_config(tmp_path, 30, "run"), mixed_precision=mixed_precision)
     train_depth(config)
     frame = plane_frame()
     losses = []
@@ -299,7 +300,15 @@ def test_training_lowers_the_loss(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"procedural_share": 1.5}, {"sources": ()}, {"steps": 0}, {"decay_steps": 9}, {"growth": ((1, 0.5),)}]
+    "change",
+    [
+        {"procedural_share": 1.5},
+        {"sources": ()},
+        {"steps": 0},
+        {"decay_steps": 9},
+        {"growth": ((1, 0.5),)},
+        {"mixed_precision": "fp8"},
+    ],
 )
 def test_bad_training_settings_are_refused(tmp_path, change):
     with pytest.raises(InputError):

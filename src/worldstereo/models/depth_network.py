@@ -128,7 +128,8 @@ class DepthNetwork(nn.Module):
         for i in range(4):
             x = F.interpolate(self.project[i](x), scale_factor=2, mode="bilinear", align_corners=False)
             x = self.refine[i](x + self.lateral[i](skips[3 - i]))
-        residual, sky = F.pixel_shuffle(self.head(x), 2).unbind(dim=1)
+        with torch.autocast(x.device.type, enabled=False):  # what bfloat16 can tell apart is coarser than depth edges
+            residual, sky = F.pixel_shuffle(self.head(x.float()), 2).unbind(dim=1)
         anchor = torch.where(known.any(dim=2).any(dim=1)[:, None, None], mask, 1.0)
         residual = residual - (residual * anchor).sum(dim=(1, 2), keepdim=True) / anchor.sum(dim=(1, 2), keepdim=True)
         log_depth = (filled + residual).clamp(-_LOG_DEPTH_LIMIT, _LOG_DEPTH_LIMIT) + offset[:, None, None]

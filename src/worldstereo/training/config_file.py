@@ -81,3 +81,11 @@ def _plain(kind: Any, value: Any) -> Any:
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise TypeError(f"it must be {wanted}")
     return kind(value)
+
+
+def require_precision(mixed_precision: str) -> None:
+    """Raises:
+    InputError: it is neither "no" nor "bf16".
+    """
+    if mixed_precision not in ("no", "bf16"):
+        raise InputError(f"mixed_precision is {mixed_precision!r} but must be 'no' or 'bf16'")

@@ -47,6 +47,7 @@ def train_depth(config: DepthTrainingConfig, on_progress: Callable[[TrainingProg
         config.learning_rate,
         config.adam_learning_rate,
         config.weight_decay,
+        mixed_precision=config.mixed_precision,
     )
     state = TrainingState(network.state_dict(), optimizers)
     checkpoint, weights = config.run_folder / "checkpoint.pt", config.run_folder / "weights"
@@ -88,7 +89,8 @@ def _train_step(
     width, height = (round(side * growth / STRIDE) * STRIDE for side in _SIZES[int(rng.integers(len(_SIZES)))])
     count = max(config.batch_pixels // (width * height), 1)
     batch = draw_batch(pools.draw(count, rng), width, height, config.hint_share, rng).to(config.device)
-    log_depth, sky_logit = network(batch.image, batch.rays, batch.hint)
+    with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
+        log_depth, sky_logit = network(batch.image, batch.rays, batch.hint)
     terms = depth_loss(log_depth, sky_logit, batch.depth, batch.sky, (batch.hint > 0).any(dim=2).any(dim=1))
     network.zero_grad(set_to_none=True)
     terms["total"].backward()

@@ -7,7 +7,7 @@ from typing import Any
 
 from worldstereo.errors import InputError
 from worldstereo.models.depth_network import DepthNetworkConfig
-from worldstereo.training.config_file import read_config
+from worldstereo.training.config_file import read_config, require_precision
 from worldstereo.training.frames_config import FrameTrainingConfig, frame_fields
 
 
@@ -20,6 +20,7 @@ class DepthTrainingConfig(FrameTrainingConfig):
         growth: (step, factor) pairs: from that step on, pictures have the factor times about 256×192 pixels' sides.
         learning_rate: of the hidden matrices (Muon); `adam_learning_rate` is that of everything else.
         hint_share: share of the samples that get a partial depth.
+        mixed_precision: "bf16" computes in bfloat16 where that is safe; weights stay in float32.
     """
 
     procedural_share: float = 0.4
@@ -33,10 +34,12 @@ class DepthTrainingConfig(FrameTrainingConfig):
     adam_learning_rate: float = 2e-3
     weight_decay: float = 0.02
     hint_share: float = 0.4
+    mixed_precision: str = "no"
     network: DepthNetworkConfig = field(default_factory=DepthNetworkConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_precision(self.mixed_precision)
         if self.batch_pixels < 1:
             raise InputError(f"batch_pixels is {self.batch_pixels} but must be at least 1")
         if not self.growth or self.growth[0][0] != 0 or any(factor < 0.2 for _, factor in self.growth):

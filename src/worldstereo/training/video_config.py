@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from worldstereo.errors import InputError
-from worldstereo.training.config_file import read_config
+from worldstereo.training.config_file import read_config, require_precision
 from worldstereo.training.stages import stage_named
 
 
@@ -134,8 +134,7 @@ class VideoTrainingConfig:
             raise InputError(f"optimizer is {self.optimizer!r} but must be 'muon' or 'adamw'")
         if self.lanes > 1 and self.device != "cpu":
             raise InputError(f"lanes is {self.lanes} but must be 1 on {self.device}: they are threads of a CPU")
-        if self.mixed_precision not in ("no", "bf16"):
-            raise InputError(f"mixed_precision is {self.mixed_precision!r} but must be 'no' or 'bf16'")
+        require_precision(self.mixed_precision)
 
 
 def read_video_config(
