@@ -128,6 +128,16 @@ def test_posed_folder_reads_millimetres_and_intrinsics(tmp_path):
     assert torch.equal(frames[0].intrinsics, truth.intrinsics)
 
 
+def test_nothing_and_a_full_step_count_are_unknown_depth(tmp_path):
+    folder = write_posed(tmp_path / "walk", 1)
+    steps = np.asarray(Image.open(folder / "depth/0.png")).copy()
+    steps[:4], steps[4:8] = 0, 65535
+    Image.fromarray(steps).save(folder / "depth/0.png")
+    depth = read_rgbd_folder(folder)[0].depth
+    assert (depth[:8] == 0).all()
+    assert (depth[8:] > 0).all()
+
+
 def test_reduced_frames_keep_the_field_of_view_and_never_mix_depths(tmp_path):
     full, small = (read_rgbd_folder(write_posed(tmp_path / str(s), 1), s)[0] for s in (96, 48))
     assert small.image.shape == (3, 32, 48)

@@ -7,6 +7,18 @@ from PIL import Image
 
 from worldstereo.errors import InputError
 
+_SATURATED = 65535
+
+
+def read_depth_steps(path: Path) -> np.ndarray:
+    """Depth of a 16-bit PNG in its steps, as float32; 0 = unknown, which in the file are 0 and 65535.
+
+    Raises:
+        InputError: as `read_depth_png`.
+    """
+    steps = read_depth_png(path, np.uint16).astype(np.float32)
+    return np.where(steps < _SATURATED, steps, np.float32(0))
+
 
 def read_depth_png(path: Path, dtype: type[np.generic]) -> np.ndarray:
     """The whole numbers of a PNG with one channel.

@@ -13,14 +13,13 @@ from torch import Tensor
 from worldstereo.cameras import Cameras
 from worldstereo.cameras.files import CameraFile, read_cameras, read_official_scene
 from worldstereo.cameras.files.camera_file import existing_picture, picture_size, with_picture_suffixes
-from worldstereo.data.depth_png import read_depth_png
+from worldstereo.data.depth_png import read_depth_steps
 from worldstereo.errors import InputError
 from worldstereo.files import read_json
 from worldstereo.images import Fit, fit_picture, load_picture
 
 _PICTURE_FOLDERS = (".", "images", "frames", "rgb")
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-_SATURATED = 65535
 _JSON_NAMES = ("cameras.json", "transforms.json", "camera.json")
 
 
@@ -186,8 +185,7 @@ def _depths(source: Path, count: int) -> tuple[Path | None, ...]:
 
 
 def _load_depth(path: Path, fit: Fit, step: float) -> Float[Tensor, "h w"]:
-    steps = read_depth_png(path, np.uint16).astype(np.float32)
-    depth = torch.from_numpy(np.where(steps < _SATURATED, steps * np.float32(step), 0))[None, None]
+    depth = torch.from_numpy(read_depth_steps(path) * np.float32(step))[None, None]
     if abs(depth.shape[3] / depth.shape[2] / (fit.original_width / fit.original_height) - 1) > 0.01:
         raise InputError(
             f"{path}: is {depth.shape[3]}×{depth.shape[2]} but its picture {fit.original_width}×{fit.original_height}; "

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from worldstereo.data.depth_png import read_depth_png
+from worldstereo.data.depth_png import read_depth_png, read_depth_steps
 from worldstereo.data.points_npz import read_points_npz
 from worldstereo.data.posed_video import read_posed_video
 from worldstereo.errors import InputError
@@ -151,8 +151,7 @@ def _read_posed(folder: Path, longest_side: int | None) -> list[RgbdFrame]:
     for path, depth_path, camera in zip(video.pictures, video.depths, video.cameras, strict=True):
         name, intrinsics = f"{folder.name}/{path.name}", camera.intrinsics[0]
         if depth_path is not None:
-            millimetres = read_depth_png(depth_path, np.uint16)
-            depth = torch.from_numpy(millimetres.astype(np.float32) / 1000)
+            depth = torch.from_numpy(read_depth_steps(depth_path) / 1000)
         elif points is not None:
             _require_size(path, camera.width, camera.height)
             depth = _sparse_depth(points, camera.cam_from_world[0], intrinsics, camera.width, camera.height)
