@@ -195,6 +195,8 @@ def intrinsics_of(rays: torch.Tensor) -> torch.Tensor:
 
 
 class WorldMirror(Loaded):
+    sides = (518,)
+
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path, *, enable_cam=True, enable_pts=True, enable_depth=True, enable_norm=True,
@@ -208,7 +210,8 @@ class WorldMirror(Loaded):
         assert list(cond_flags) == [1, 0, 1]
         assert set(views) == {"img", "camera_poses", "camera_intrs"}
         height, width = views["img"].shape[-2:]
-        assert (height % 14, width % 14, max(height, width)) == (0, 0, 518)
+        assert (height % 14, width % 14) == (0, 0)
+        assert max(height, width) in self.sides
         relative = views["camera_poses"][0]
         torch.testing.assert_close(relative[0], torch.eye(4), atol=1e-5, rtol=0)
         poses = torch.linalg.inv(relative) @ self.cameras.cam_from_world[0]
@@ -223,11 +226,35 @@ class WorldMirror(Loaded):
         }
 
 
+class WorldMirror2(WorldMirror):
+    """The pipeline's way to the network, and the network."""
+
+    sides = (126, 714, 826)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path="tencent/HY-World-2.0", *, subfolder="HY-WorldMirror-2.0", config_path=None,
+        ckpt_path=None, use_fsdp=False, enable_bf16=False, fsdp_cpu_offload=False, disable_heads=None,
+    ):  # fmt: skip
+        assert subfolder == "HY-WorldMirror-2.0"
+        assert set(disable_heads) <= {"normal", "points", "gs"}
+        return types.SimpleNamespace(model=cls())
+
+    def __call__(self, views, cond_flags=(0, 0, 0), is_inference=True, sp_size=1, sp_group=None):
+        """Sure everywhere, but that the lowest rows are no depth."""
+        found = super().__call__(views, cond_flags, is_inference)
+        confidence = torch.full_like(found["depth_conf"], 3.0)
+        logits = torch.full_like(confidence, 2.0)
+        logits[:, :, -(logits.shape[2] // 12) :] = -1.0
+        return found | {"depth_conf": confidence, "depth_mask_logits": logits, "depth_mask": logits.sigmoid()}
+
+
 NETWORKS = {
     "da3": (DepthAnything3, "depth_anything_3.api", "DepthAnything3"),
     "vggt": (VGGT, "vggt.models.vggt", "VGGT"),
     "map-anything": (MapAnything, "mapanything.models", "MapAnything"),
     "world-mirror": (WorldMirror, "src.models.models.worldmirror", "WorldMirror"),
+    "world-mirror-2": (WorldMirror2, "hyworld2.worldrecon.pipeline", "WorldMirrorPipeline"),
 }
 
 
@@ -272,7 +299,7 @@ def test_depth_comes_back_in_our_unit_and_at_our_size(kind, monkeypatch, room):
         assert one.source == create_reconstructor(kind).name
 
 
-@pytest.mark.parametrize("kind", ["vggt", "map-anything", "world-mirror"])
+@pytest.mark.parametrize("kind", ["vggt", "map-anything", "world-mirror", "world-mirror-2"])
 def test_what_the_network_is_unsure_of_is_unknown(kind, monkeypatch, room):
     install(monkeypatch, kind)
     found = predict_jointly(create_reconstructor(kind), room[0], CAMERAS)
@@ -294,7 +321,8 @@ def test_another_number_of_frames_is_refused(kind, monkeypatch, room):
         ("map-anything:facebook/map-anything", "CC BY-NC 4.0"),
         ("vggt", "CC BY-NC 4.0"),
         ("vggt:facebook/VGGT-1B-Commercial", "commercial use allowed"),
-        ("world-mirror", "not granted in the EU"),
+        ("world-mirror", "HunyuanWorld-Mirror Community Licence (not granted in the EU"),
+        ("world-mirror-2", "HY-WORLD 2.0 Community Licence (not granted in the EU"),
         ("vggt:my/own", "model card"),
     ],
 )
@@ -325,7 +353,7 @@ def test_weights_that_cannot_be_loaded_are_named(kind, monkeypatch):
 
 
 def test_unknown_names_and_devices_are_refused(monkeypatch):
-    with pytest.raises(InputError, match="known: da3, map-anything, vggt, world-mirror"):
+    with pytest.raises(InputError, match="known: da3, map-anything, vggt, world-mirror, world-mirror-2"):
         create_reconstructor("colmap")
     install(monkeypatch, "vggt")
     with pytest.raises(InputError, match="--device somewhere"):
@@ -418,6 +446,14 @@ def test_frames_are_fitted_whole_with_their_cameras(width, height, fitted):
     before, after = camera.project(corners)[0], seen.project(corners)[0]
     share = torch.tensor([fitted[0] / width, fitted[1] / height])
     torch.testing.assert_close(after, before * share)
+
+
+@pytest.mark.parametrize(("width", "fitted"), [(720, 714), (1280, 826)])
+def test_world_mirror_2_is_given_frames_at_their_size_up_to_826(width, fitted, monkeypatch):
+    install(monkeypatch, "world-mirror-2")
+    cameras = CAMERAS[:2].resized(width, width * 5 // 8)
+    views = create_reconstructor("world-mirror-2").views(see_room(cameras)[0], cameras)
+    assert views.depth.shape[2] == fitted
 
 
 def test_a_scene_is_reconstructed_from_what_a_network_says(monkeypatch, tmp_path, room):

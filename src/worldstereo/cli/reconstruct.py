@@ -32,7 +32,8 @@ def reconstruct(
         str | None,
         typer.Option(
             "--depth",
-            help="Depth back-end (see 'worldstereo info'), or da3, map-anything, vggt, world-mirror [:MODEL].",
+            help="Depth back-end (see 'worldstereo info'), or da3, map-anything, vggt, world-mirror, world-mirror-2 "
+            "[:MODEL].",
             show_default="the world's, or nano",
         ),
     ] = None,

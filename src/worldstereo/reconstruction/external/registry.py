@@ -9,7 +9,7 @@ from worldstereo.reconstruction.external.depth_anything import DepthAnything3Vie
 from worldstereo.reconstruction.external.map_anything import MapAnythingViews
 from worldstereo.reconstruction.external.protocol import SceneReconstructor
 from worldstereo.reconstruction.external.vggt import VGGTViews
-from worldstereo.reconstruction.external.world_mirror import WorldMirrorViews
+from worldstereo.reconstruction.external.world_mirror import WorldMirror2Views, WorldMirrorViews
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ EXTERNALS = {
     "map-anything": External("facebook/map-anything-apache", MapAnythingViews),
     "vggt": External("facebook/VGGT-1B", VGGTViews),
     "world-mirror": External("tencent/HunyuanWorld-Mirror", WorldMirrorViews),
+    "world-mirror-2": External("tencent/HY-World-2.0", WorldMirror2Views),
 }
 
 
