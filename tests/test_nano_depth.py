@@ -23,6 +23,7 @@ from worldstereo.evaluation.depth_metrics import (
     fit_disparity,
     normal_error_degrees,
 )
+from worldstereo.locks import locked
 from worldstereo.models.depth_network import DepthNetwork, DepthNetworkConfig, assumed_rays, fill_unknown
 from worldstereo.training.depth import train_depth
 from worldstereo.training.depth_config import DepthTrainingConfig, read_training_config
@@ -291,6 +292,17 @@ def test_resumed_training_gives_the_same_weights(tmp_path):
         train_depth(
             DepthTrainingConfig(**{**vars(training_config(tmp_path, 4, "whole")), "network": DepthNetworkConfig()})
         )
+
+
+def test_a_run_folder_belongs_to_one_run(tmp_path):
+    """A second one would overwrite the first one's checkpoints; it is refused before it changes a file."""
+    config = training_config(tmp_path, 1, "run")
+    train_depth(config)
+    before = {path: path.read_bytes() for path in config.run_folder.rglob("*") if path.is_file()}
+    with locked(config.run_folder / "training.lock", wait=False), pytest.raises(InputError, match="another process"):
+        train_depth(replace(config, steps=2))
+    assert {path: path.read_bytes() for path in config.run_folder.rglob("*") if path.is_file()} == before
+    assert train_depth(replace(config, steps=2)).is_dir()
 
 
 @pytest.mark.parametrize("mixed_precision", ["no", "bf16"])

@@ -35,6 +35,7 @@ from worldstereo.training.loop import (
 from worldstereo.training.model_folder import write_part
 from worldstereo.training.picture_sheet import picture_sheet
 from worldstereo.training.procedural_frames import render_frames
+from worldstereo.training.run_folder import alone_in_run_folder
 
 _CLIP_NORM = 1.0
 _GRADIENT_SCALES = 3
@@ -43,6 +44,7 @@ _MOST_HELD_OUT = 64
 _SHEET_COLUMNS = 4
 
 
+@alone_in_run_folder
 def train_autoencoder(
     config: AutoencoderTrainingConfig,
     on_progress: Callable[[TrainingProgress], None] | None = None,

@@ -24,11 +24,13 @@ from worldstereo.training.loop import (
     make_optimizers,
     train_steps,
 )
+from worldstereo.training.run_folder import alone_in_run_folder
 
 _SIZES = ((256, 192), (320, 192), (256, 160), (192, 256), (224, 224))
 """Training sizes at full growth, drawn per step."""
 
 
+@alone_in_run_folder
 def train_depth(config: DepthTrainingConfig, on_progress: Callable[[TrainingProgress], None] | None = None) -> Path:
     """Train, or resume, and return the folder with `model.safetensors` (float16) and `config.json`.
 

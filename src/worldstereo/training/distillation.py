@@ -37,6 +37,7 @@ from worldstereo.training.loop import (
     train_steps,
 )
 from worldstereo.training.model_folder import write_part
+from worldstereo.training.run_folder import alone_in_run_folder
 from worldstereo.training.sample_sheets import sample_sheets
 from worldstereo.training.setup import load_for_training, start_accelerator
 from worldstereo.training.stages import STAGES
@@ -46,6 +47,7 @@ _BETAS = (0.0, 0.99)
 """Of Adam: without momentum, as both scores chase each other."""
 
 
+@alone_in_run_folder
 def distill_video(
     config: DistillationConfig,
     on_progress: Callable[[TrainingProgress], None] | None = None,

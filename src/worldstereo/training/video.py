@@ -31,6 +31,7 @@ from worldstereo.training.loop import (
     train_steps,
 )
 from worldstereo.training.model_folder import begin_model, write_part
+from worldstereo.training.run_folder import alone_in_run_folder
 from worldstereo.training.sample_sheets import sample_sheets
 from worldstereo.training.setup import load_for_training, start_accelerator
 from worldstereo.training.stages import STAGES
@@ -40,6 +41,7 @@ from worldstereo.training.video_config import VideoTrainingConfig
 _CLIP_NORM = 1.0
 
 
+@alone_in_run_folder
 def train_video(
     config: VideoTrainingConfig,
     on_progress: Callable[[TrainingProgress], None] | None = None,
