@@ -3,16 +3,19 @@
 import gzip
 import json
 import random
+import shutil
 import struct
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from tiny_networks import write_paper_model
 from worldstereo.cameras import Cameras
@@ -35,7 +38,6 @@ from worldstereo.depth.file import FileDepth
 from worldstereo.depth.nano import load_depth_network
 from worldstereo.errors import InputError
 from worldstereo.evaluation.surfaces import read_points
-from worldstereo.evaluation.weight_files import read_weights
 from worldstereo.exporters.glb import read_glb, write_glb
 from worldstereo.exporters.gltf_splats import read_gltf_splats, write_gltf_splats
 from worldstereo.exporters.ply import read_ply_with_normals, write_ply
@@ -48,14 +50,18 @@ from worldstereo.geometry.splats import GaussianSplats
 from worldstereo.geometry.triangle_mesh import TriangleMesh
 from worldstereo.images import load_picture, load_png
 from worldstereo.memory.global_geometric import GlobalGeometricMemory
+from worldstereo.models.checkpoints import load_published, load_uni3c
 from worldstereo.models.depth_network import DepthNetwork, DepthNetworkConfig
 from worldstereo.models.hub import ModelFiles, ModelSource
 from worldstereo.models.text_encoder import load_prompt_embeddings, save_prompt_embeddings
+from worldstereo.models.weight_files import read_weights
 from worldstereo.pipelines.generator_options import GeneratorOptions, Placement
 from worldstereo.pipelines.loading import LoadedModel
 from worldstereo.pipelines.scene_list import read_scenes
 from worldstereo.pipelines.world_folder import ClipPlan, Manifest, Request, World
 from worldstereo.reconstruction.folder import ReconstructionFolder
+
+_PARITY = Path(__file__).parent / "data" / "parity"
 
 WORDS = (
     b"-1",
@@ -389,6 +395,26 @@ def _load_model(path: Path) -> object:
     return LoadedModel("tiny", ModelFiles(ModelSource(folder)), precision, placement).generator(options)
 
 
+def _published(folder: Path) -> list[Path]:
+    names = ("memory_static.config.json", "memory_static.weights.safetensors")
+    return [Path(shutil.copy(_PARITY / name, folder)) for name in names]
+
+
+def _load_published(path: Path) -> object:
+    """The network of the two files, of which one is given."""
+    config, weights = (path.with_name(f"memory_static.{what}") for what in ("config.json", "weights.safetensors"))
+    return load_published(config, weights)
+
+
+def _uni3c(folder: Path, suffix: str) -> list[Path]:
+    tensors = load_file(_PARITY / "memory_static.weights.safetensors")
+    entries = {name: x for name, x in tensors.items() if name.startswith("controlnet.")}
+    theirs = {k.removeprefix("controlnet.") if "_embedding." in k else k: x for k, x in entries.items()}
+    path = folder / f"controlnet{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(theirs, path)
+    return [path]
+
+
 NAMES = ("a.png", "b.png", "c.png")
 TARGETS: dict[str, Target] = {
     "camera.json": Target(_camera_json(write_official), read_cameras),
@@ -439,4 +465,7 @@ TARGETS: dict[str, Target] = {
     "prompt embeddings": Target(_written("a.safetensors", _prompt_embeddings), load_prompt_embeddings),
     "depth network": Target(_depth_network, lambda path: load_depth_network(path.parent)),
     "model": Target(_model, _load_model),
+    "published network": Target(_published, _load_published),
+    "Uni3C safetensors": Target(partial(_uni3c, suffix=".safetensors"), partial(load_uni3c, num_heads=2)),
+    "Uni3C pth": Target(partial(_uni3c, suffix=".pth"), partial(load_uni3c, num_heads=2)),
 }

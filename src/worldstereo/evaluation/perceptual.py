@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from worldstereo.errors import InputError
-from worldstereo.evaluation.weight_files import SUFFIXES, Shapes, checked, fingerprint, read_weights
+from worldstereo.evaluation.weight_files import Shapes, checked, fingerprint
+from worldstereo.models.weight_files import SUFFIXES, read_weights
 
 SMALLEST_SIDE = 31
 """Pixels; smaller pictures leave nothing for the deeper layers."""

@@ -19,6 +19,7 @@ from worldstereo.errors import InputError
 from worldstereo.files import read_json
 from worldstereo.models.control_branch import ControlBranch
 from worldstereo.models.published import PublishedTransformer
+from worldstereo.models.weight_files import read_weights
 
 _BRANCH_PREFIXES = ("controlnet.", "camera_embedding.")
 
@@ -116,13 +117,8 @@ def load_uni3c(weights: Path, num_heads: int = 16, dtype: torch.dtype = torch.fl
     Raises:
         InputError: not such a file.
     """
+    state = {key.removeprefix("controlnet."): value for key, value in read_weights(weights).items()}
     try:
-        state = (
-            torch.load(weights, map_location="cpu", weights_only=True, mmap=True)
-            if weights.suffix in (".pth", ".pt")
-            else dict(_tensors(weights))
-        )
-        state = {key.removeprefix("controlnet."): value for key, value in state.items()}
         mask = state["controlnet_mask_embedding.mask_proj.0.weight"].shape
         patch = state["controlnet_patch_embedding.weight"].shape
         block = "controlnet_blocks.0."
@@ -141,7 +137,7 @@ def load_uni3c(weights: Path, num_heads: int = 16, dtype: torch.dtype = torch.fl
                 out_channels=state["proj_out.0.weight"].shape[0],
                 patch_size=tuple(patch[2:]),
             )
-    except (KeyError, AttributeError, RuntimeError, OSError, EOFError, ValueError) as error:
+    except (KeyError, IndexError, RuntimeError, ValueError) as error:
         raise InputError(f"{weights}: is not a file of Uni3C's control weights ({error})") from error
     fill(branch, state.items(), str(weights), dtype, "cpu")
     return branch
