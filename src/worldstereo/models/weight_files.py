@@ -1,6 +1,7 @@
 """Weights that users bring: safetensors, or PyTorch's files, of which only tensors are read."""
 
 import hashlib
+import pickle
 import re
 import zipfile
 from pathlib import Path
@@ -35,6 +36,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:  # whose words advise to run whatever the file says
+        raise InputError(f"{path}: is damaged or holds more than tensors; download it again") from error
     except Exception as error:  # errors of files and of the unpickler share no base class
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise InputError(f"{path}: cannot be read as weights ({reason}); download it again") from error
