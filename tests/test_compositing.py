@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldstereo.cameras import Cameras
-from worldstereo.geometry.inpainting import background_importance, pull_push
+from worldstereo.geometry.inpainting import background_importance, pull_push, sky_share
 from worldstereo.geometry.rendering import PointRender
 from worldstereo.pipelines.clip_inputs import shrink_render
 from worldstereo.pipelines.compositing import agree_exposure, complete_clip, fill_holes, in_front, wide_holes
@@ -109,6 +109,27 @@ def test_in_front_is_what_is_nearer_than_the_hole_beside_it():
     assert not front[:17].any()
     depth[:, :40] = 4.5
     assert not in_front(depth, holes).any(), "nearer by less than a fifth"
+
+
+def test_holes_that_the_sky_continues_show_sky_and_nothing_of_the_content():
+    """A roof before the sky: what the camera uncovers beside it is sky, whatever a network makes of it."""
+    blue = torch.tensor([0.5, 0.7, 0.9])[:, None, None]
+    truth = blue.repeat(1, HEIGHT, WIDTH)
+    truth[:, 30:, :40] = 0.2
+    depth, holes = torch.zeros(HEIGHT, WIDTH), torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    depth[30:, :40] = 2.0
+    holes[20:30, :40] = True
+    holes[30:50, 40:60] = True
+    render = PointRender(torch.where(holes, 0.5, truth)[None], holes[None], depth[None])
+    front = in_front(depth, holes)
+    share = sky_share(depth, ~(holes | front))
+    assert (share[holes] > 0.5).all()
+    small = PointRender(*(x[..., ::2, ::2] for x in (render.rgb, render.hole_mask, render.depth)))
+    ghosts = torch.rand(2, 3, HEIGHT // 2, WIDTH // 2, generator=torch.Generator().manual_seed(0))
+    cameras = Cameras.from_fov(60.0, WIDTH, HEIGHT).with_poses(torch.eye(4).repeat(2, 1, 1))
+    two = [PointRender(*(torch.cat([x, x]) for x in (r.rgb, r.hole_mask, r.depth))) for r in (render, small)]
+    frames = complete_clip(*two, ghosts, truth, cameras, seed=0)
+    assert (frames[1] - truth).abs().max() < 0.02
 
 
 def test_a_hole_behind_an_object_takes_after_what_is_behind_it_though_the_content_is_blurred():

@@ -75,3 +75,13 @@ def background_importance(depth: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
     near = depth[surface].amin()
     far = _FARTHEST * near
     return (torch.where(surface, depth, far) / near).clamp(max=_FARTHEST) ** 2
+
+
+def sky_share(depth: Float[Tensor, "h w"], known: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+    """How much sky a pixel shows, from 0 to 1: known pixels none or all, holes as `pull_push` continues what is behind.
+
+    Args:
+        depth: z-depth; 0 where known is sky.
+    """
+    sky = (known & (depth <= 0)).to(depth.dtype)
+    return pull_push(sky[None, None], known[None, None], background_importance(depth)[None, None])[0, 0]

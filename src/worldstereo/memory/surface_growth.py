@@ -12,7 +12,7 @@ from worldstereo.cameras import Cameras
 from worldstereo.depth.base import DepthPrediction
 from worldstereo.errors import InputError
 from worldstereo.geometry.filtering import voxel_keep
-from worldstereo.geometry.inpainting import background_importance, pull_push
+from worldstereo.geometry.inpainting import sky_share
 from worldstereo.geometry.point_cloud import PointCloud
 from worldstereo.geometry.rendering import PointRender
 from worldstereo.geometry.sharp_rendering import render_points_sharp
@@ -161,9 +161,7 @@ def _collect(
 
 def _continues_sky(depth: Float[Tensor, "h w"], hole_mask: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
     """Holes whose background, as `pull_push` continues it, is sky: what shows beside a roof is not more roof."""
-    sky = (~hole_mask & (depth == 0)).to(depth.dtype)
-    filled = pull_push(sky[None, None], ~hole_mask[None, None], background_importance(depth)[None, None])
-    return hole_mask & (filled[0, 0] > 0.5)
+    return hole_mask & (sky_share(depth, ~hole_mask) > 0.5)
 
 
 def _believed(

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from worldstereo.cameras import Cameras
 from worldstereo.geometry.exemplars import Exemplars
-from worldstereo.geometry.inpainting import background_importance, continued_depth, pull_push
+from worldstereo.geometry.inpainting import background_importance, continued_depth, pull_push, sky_share
 from worldstereo.geometry.rendering import PointRender
 from worldstereo.memory.references import seen_from
 from worldstereo.pipelines.hole_filling import add_references
@@ -31,6 +31,7 @@ _KEYFRAMES, _SMALL_SHARE = 3, 0.004  # frames that are shown to the others, whil
 _BLUR = 8  # network pixels: so far the content beside a nearer object has something of its colour
 _NEAR = 20  # the shorter side divided by this
 _NEARER = 0.8  # times the depth of what a hole shows: such surfaces do not go on in it
+_SKY = 0.5  # with such a share of it a hole shows sky and nothing else
 _SEAM = 1.2  # network pixels over which the rims of holes are blended
 
 
@@ -63,7 +64,9 @@ def complete_clip(
         holes, depth = render.hole_mask[index], render.depth[index]
         front = in_front(depth, holes)
         smooth = fill_holes(render.rgb[index], holes, front, background_importance(depth), agreed[index])
-        return exemplars.continue_into(smooth, wide_holes(holes, narrow), front, seed + index)
+        share = sky_share(depth, ~(holes | front))
+        smooth = continue_sky(smooth, ~holes & (depth <= 0), torch.where(holes, share, 0.0))
+        return exemplars.continue_into(smooth, wide_holes(holes & (share < _SKY), narrow), front, seed + index)
 
     for _ in range(_KEYFRAMES):
         shares = torch.stack([wide_holes(holes, narrow).float().mean() for holes in render.hole_mask[1:]])
@@ -136,6 +139,21 @@ def fill_holes(
     filled = pull_push(render[None], known, importance[None, None])[0]
     filled = torch.where(wide_holes(holes, round(_COARSE * pixel)), blended, filled)
     return torch.where(holes, filled.clamp(0, 1), render)
+
+
+def continue_sky(
+    frame: Float[Tensor, "3 h w"], sky: Bool[Tensor, "h w"], share: Float[Tensor, "h w"]
+) -> Float[Tensor, "3 h w"]:
+    """The frame with the colours of its sky, spread by `pull_push`, wherever at least half of what shows is sky.
+
+    A small network puts ghosts of a roof into the sky beside it, and a roof's own colours spread there too.
+
+    Args:
+        sky: known pixels of it.
+        share: of sky in what a pixel shows (`sky_share`), 0 where nothing is to change.
+    """
+    spread = pull_push(frame[None], sky[None, None], torch.ones_like(share)[None, None])[0]
+    return torch.lerp(frame, spread, (2 * share / _SKY - 1).clamp(0, 1))
 
 
 def wide_holes(holes: Bool[Tensor, "h w"], width: int) -> Bool[Tensor, "h w"]:
