@@ -14,6 +14,7 @@ from worldstereo.viewer.paths import PathSketch
 from worldstereo.viewer.still import draw_preview
 
 WIDTH, GAP = 400, 8
+PANEL = (423, 795)  # rows and columns of the preview's first panel
 
 
 def row(pictures: list[torch.Tensor], width: int) -> torch.Tensor:
@@ -35,7 +36,7 @@ def main() -> None:
     clips = world.clips[-2:]
     paths = [PathSketch(clip.name, clip.cameras) for clip in world.clips]
     still = draw_preview(world.point_cloud, paths, world.memory.sky, world.camera, ("r", world.manifest.radius))
-    overview = still[:, : still.shape[1] // 2, : still.shape[2] // 2]
+    overview = still[:, : PANEL[0], : PANEL[1]]
     lines = [row([world.picture, world.depth_picture, overview], WIDTH)]
     last = [(clip.frames[-1], load_png(sorted((clip.folder / "guidance/rgb").glob("*.png"))[-1])) for clip in clips]
     lines.append(row([last[0][0], last[1][0], last[1][1]], WIDTH))
