@@ -9,7 +9,7 @@ from worldstereo.cameras import Cameras
 from worldstereo.geometry.inpainting import background_importance, pull_push, sky_share
 from worldstereo.geometry.rendering import PointRender
 from worldstereo.pipelines.clip_inputs import shrink_render
-from worldstereo.pipelines.compositing import agree_exposure, complete_clip, fill_holes, in_front, wide_holes
+from worldstereo.pipelines.compositing import agree_exposure, beside, complete_clip, fill_holes, in_front, wide_holes
 
 HEIGHT, WIDTH = 60, 96
 
@@ -118,11 +118,12 @@ def test_holes_that_the_sky_continues_show_sky_and_nothing_of_the_content():
     truth[:, 30:, :40] = 0.2
     depth, holes = torch.zeros(HEIGHT, WIDTH), torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
     depth[30:, :40] = 2.0
-    holes[20:30, :40] = True
-    holes[30:50, 40:60] = True
+    holes[25:30, :45] = True
+    holes[30:50, 40:45] = True
     render = PointRender(torch.where(holes, 0.5, truth)[None], holes[None], depth[None])
     front = in_front(depth, holes)
-    share = sky_share(depth, ~(holes | front))
+    share = sky_share(depth, ~(holes | front)) * beside(front)
+    assert (beside(torch.zeros_like(front)) == 0).all(), "the open is left to the network"
     assert (share[holes] > 0.5).all()
     small = PointRender(*(x[..., ::2, ::2] for x in (render.rgb, render.hole_mask, render.depth)))
     ghosts = torch.rand(2, 3, HEIGHT // 2, WIDTH // 2, generator=torch.Generator().manual_seed(0))

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldstereo.geometry.inpainting import continued_depth, pull_push
+from worldstereo.geometry.inpainting import continued_depth, pull_push, sky_share
 
 
 def _known(height: int, width: int, seed: int, share: float) -> torch.Tensor:
@@ -82,3 +82,16 @@ def test_depth_continues_into_the_sky_as_infinitely_far():
 def test_without_any_surface_depth_stays_unknown():
     depth = torch.zeros(5, 7)
     assert torch.equal(continued_depth(depth, torch.ones(5, 7, dtype=torch.bool)), depth)
+
+
+def test_sky_goes_on_beside_it_but_not_into_the_ground():
+    depth, known = torch.zeros(100, 60), torch.zeros(100, 60, dtype=torch.bool)
+    known[:40, :20] = True  # sky at the left above a horizon, and a strip of ground below it
+    known[40:60, :20], depth[40:60, :20] = True, 5.0
+    share = sky_share(depth, known)
+    assert (share[:40, :20] == 1).all()
+    assert (share[40:60, :20] == 0).all()
+    assert (share[:30, 20:] > 0.9).all()
+    assert (share[71:] == 0).all()
+    assert share[:, 40].diff().abs().max() < 0.2, "no edge in what is open"
+    assert (sky_share(torch.where(known, 5.0, 0.0), known) == 0).all(), "no sky at all"

@@ -7,6 +7,8 @@ from torch.nn import functional as F
 
 _TINY = 1e-12
 _LEAST_DISPARITY = 1e-9
+_SKY_ABOVE = 0.98  # of the known sky lies above its horizon
+_SKY_FADE = 0.15  # of the height: so far below its horizon sky may go on, and twice as far below it has ended
 _FARTHEST = 10.0  # ratio of depths beyond which pixels count no more
 
 
@@ -80,8 +82,14 @@ def background_importance(depth: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
 def sky_share(depth: Float[Tensor, "h w"], known: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:
     """How much sky a pixel shows, from 0 to 1: known pixels none or all, holes as `pull_push` continues what is behind.
 
+    Pictures are upright: from 0.15 of the height below the sky that is known (its lowest fiftieth left out) there is
+    less and less of it in holes, and none from 0.3 on.
+
     Args:
         depth: z-depth; 0 where known is sky.
     """
     sky = (known & (depth <= 0)).to(depth.dtype)
-    return pull_push(sky[None, None], known[None, None], background_importance(depth)[None, None])[0, 0]
+    share = pull_push(sky[None, None], known[None, None], background_importance(depth)[None, None])[0, 0]
+    height, rows = depth.shape[0], sky.sum(dim=1).cumsum(dim=0)
+    below = torch.arange(height, device=depth.device) - (rows < _SKY_ABOVE * rows[-1]).sum()
+    return torch.where(known, share, share * (2 - below / (_SKY_FADE * height)).clamp(0, 1)[:, None])

@@ -31,6 +31,7 @@ _KEYFRAMES, _SMALL_SHARE = 3, 0.004  # frames that are shown to the others, whil
 _BLUR = 8  # network pixels: so far the content beside a nearer object has something of its colour
 _NEAR = 20  # the shorter side divided by this
 _NEARER = 0.8  # times the depth of what a hole shows: such surfaces do not go on in it
+_BESIDE = 8  # the shorter side divided by this: so far beside an object sky goes on
 _SKY = 0.5  # with such a share of it a hole shows sky and nothing else
 _SEAM = 1.2  # network pixels over which the rims of holes are blended
 
@@ -64,7 +65,7 @@ def complete_clip(
         holes, depth = render.hole_mask[index], render.depth[index]
         front = in_front(depth, holes)
         smooth = fill_holes(render.rgb[index], holes, front, background_importance(depth), agreed[index])
-        share = sky_share(depth, ~(holes | front))
+        share = sky_share(depth, ~(holes | front)) * beside(front)
         smooth = continue_sky(smooth, ~holes & (depth <= 0), torch.where(holes, share, 0.0))
         return exemplars.continue_into(smooth, wide_holes(holes & (share < _SKY), narrow), front, seed + index)
 
@@ -141,12 +142,18 @@ def fill_holes(
     return torch.where(holes, filled.clamp(0, 1), render)
 
 
+def beside(front: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+    """1 within an eighth of the shorter side of what is in front of holes, falling to 0 at twice that distance."""
+    return (2 - _distance_from(front) * _BESIDE / min(front.shape)).clamp(0, 1)
+
+
 def continue_sky(
     frame: Float[Tensor, "3 h w"], sky: Bool[Tensor, "h w"], share: Float[Tensor, "h w"]
 ) -> Float[Tensor, "3 h w"]:
     """The frame with the colours of its sky, spread by `pull_push`, wherever at least half of what shows is sky.
 
-    A small network puts ghosts of a roof into the sky beside it, and a roof's own colours spread there too.
+    A small network puts ghosts of a roof into the sky beside it, and a roof spreads its own colours there. In the open, far
+    from all that is in front, the network may see more than sky.
 
     Args:
         sky: known pixels of it.
