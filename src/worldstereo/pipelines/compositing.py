@@ -2,8 +2,8 @@
 
 The network's frame is first given the exposure and colour of the render, which costs almost nothing at its own size;
 then it is enlarged into the holes and blended over a few pixels at their rims, and the first frame's texture and lines
-are continued into it (`Exemplars`). All that is spread from known pixels follows `background_importance`: what a near
-object uncovers takes after what is behind it.
+are continued into it (`Exemplars`). Beside near objects sky goes on as sky. All that is spread from known pixels
+follows `background_importance`: what a near object uncovers takes after what is behind it.
 
 The obvious alternative, spreading the whole difference at the rim of a hole into it (the membrane of Pérez et al.,
 Poisson Image Editing, SIGGRAPH 2003), carries whatever is wrong beside an occluder deep into the hole. docs/models.md
@@ -152,8 +152,8 @@ def continue_sky(
 ) -> Float[Tensor, "3 h w"]:
     """The frame with the colours of its sky, spread by `pull_push`, wherever at least half of what shows is sky.
 
-    A small network puts ghosts of a roof into the sky beside it, and a roof spreads its own colours there. In the open, far
-    from all that is in front, the network may see more than sky.
+    A small network puts ghosts of a roof into the sky beside it, and a roof spreads its own colours there. In the open,
+    far from all that is in front, the network may see more than sky.
 
     Args:
         sky: known pixels of it.
