@@ -150,7 +150,9 @@ def beside(front: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:
 def continue_sky(
     frame: Float[Tensor, "3 h w"], sky: Bool[Tensor, "h w"], share: Float[Tensor, "h w"]
 ) -> Float[Tensor, "3 h w"]:
-    """The frame with the colours of its sky, spread by `pull_push`, wherever at least half of what shows is sky.
+    """The frame with the colours of its sky, spread by `pull_push`, where at least half of what shows is sky.
+
+    Between a quarter and a half it fades in.
 
     A small network puts ghosts of a roof into the sky beside it, and a roof spreads its own colours there. In the open,
     far from all that is in front, the network may see more than sky.

@@ -20,6 +20,7 @@ _LICENCES = {
 }
 _HOW = "clone github.com/Tencent-Hunyuan/{}, which is no package, and put its folder on PYTHONPATH"
 _PATCH = 14
+_LONG_SIDE, _LONG_SIDE_2 = 518, 826
 _POSES_AND_INTRINSICS = [1, 0, 1]
 _LEAST_CONFIDENT = 0.1
 _LEAST_VALID = 0.45
@@ -40,8 +41,15 @@ class _WorldMirror:
 
     most_frames = 32
 
-    def __init__(self, name: str, model: str, device: str, load: Callable[[], Any]) -> None:
-        self.name = name
+    def __init__(
+        self, name: str, model: str, device: str, load: Callable[[], Any], long_side: Callable[[Cameras], int]
+    ) -> None:
+        """
+        Args:
+            load: makes the network.
+            long_side: of the frames that the network is given, in pixels, from the cameras of those at hand.
+        """
+        self.name, self._long_side = name, long_side
         self.licence = licence_of(model, _LICENCES)
         self._device = torch.device(device)
         self._network = load_network(name, load)
@@ -59,10 +67,6 @@ class _WorldMirror:
             found = self._network(views=given, cond_flags=_POSES_AND_INTRINSICS)
         depth = torch.where(_known(found), found["depth"][0, ..., 0].float(), 0.0)
         return ExternalViews(depth.cpu(), inverted(found["camera_poses"][0]))
-
-    def _long_side(self, cameras: Cameras) -> int:
-        """Of the frames that the network is given, in pixels."""
-        raise NotImplementedError
 
 
 def _known(found: dict[str, Tensor]) -> Bool[Tensor, "n h w"]:
@@ -98,10 +102,8 @@ class WorldMirrorViews(_WorldMirror):
             how = _HOW.format("HunyuanWorld-Mirror")
             raise missing_package(name, "src.models.models.worldmirror", how, error) from None
         heads = {"enable_pts": False, "enable_norm": False, "enable_gs": False}
-        super().__init__(name, model, device, lambda: WorldMirror.from_pretrained(model, **heads).to(device))
-
-    def _long_side(self, cameras: Cameras) -> int:
-        return 518
+        load = WorldMirror.from_pretrained
+        super().__init__(name, model, device, lambda: load(model, **heads).to(device), lambda cameras: _LONG_SIDE)
 
 
 class WorldMirror2Views(_WorldMirror):
@@ -133,7 +135,8 @@ class WorldMirror2Views(_WorldMirror):
         except ImportError as error:
             raise missing_package(name, "hyworld2.worldrecon", _HOW.format("HY-World-2.0"), error) from None
         load, heads = WorldMirrorPipeline.from_pretrained, ["points", "normal", "gs"]
-        super().__init__(name, model, device, lambda: load(model, disable_heads=heads).model.to(device))
+        super().__init__(name, model, device, lambda: load(model, disable_heads=heads).model.to(device), _own_size)
 
-    def _long_side(self, cameras: Cameras) -> int:
-        return min(826, max(cameras.height, cameras.width) // _PATCH * _PATCH)
+
+def _own_size(cameras: Cameras) -> int:
+    return min(_LONG_SIDE_2, max(cameras.height, cameras.width) // _PATCH * _PATCH)
