@@ -103,6 +103,9 @@ def test_a_line_means_what_the_options_of_generate_mean(tmp_path):
         ('{"picture": "a.png", "model": "sora"}', "sora"),
         ('{"picture": "a.png", "model": "warp", "prompt": "a hall"}', "takes no prompt"),
         ('{"picture": "a.png", "out": "../a"}', "cannot be called"),
+        ('{"picture": "a.png", "out": "Failures.jsonl"}', "cannot be called"),
+        ('{"picture": "a\\ud800.png"}', "'picture' is .* but must be a text"),
+        ('{"picture": "a.png", "out": "\\udfff"}', "'out' is .* but must be a text"),
         ('{"picture": "b/good.jpg"}', "like that of line 1.*'out'"),
     ],
 )
@@ -111,6 +114,14 @@ def test_a_bad_line_is_named_with_its_number_and_field(tmp_path, line, said):
     path.write_text('{"picture": "good.png"}\n\n' + line + "\n")
     with pytest.raises(InputError, match=rf"list\.jsonl, line 3: .*{said}"):
         read_scenes(path)
+
+
+def test_only_a_line_feed_ends_a_line(tmp_path):
+    path = tmp_path / "list.jsonl"
+    path.write_text(
+        '{"picture": "a\u2028b.png", "prompt": "a\u0085b"}\r\n{"picture": "c.png"}\n', encoding="utf-8", newline=""
+    )
+    assert [scene.name for scene in read_scenes(path)] == ["a\u2028b", "c"]
 
 
 @pytest.mark.parametrize(("content", "said"), [(None, "no such file"), (b"\n", "no scene"), (b"\xff\xfe", "UTF-8")])
@@ -184,6 +195,9 @@ def test_failures_are_the_scenes_that_failed_last_whoever_wrote_them(tmp_path):
         {"scene": "b", "picture": "b.png", "error": "worst", "attempts": 3},
     ]
     FailureLog(tmp_path).forget("b")
+    strange = "a\u2028\u0085b"
+    ours.add(Failure(scene(strange), "bad\u2029", 1))
+    FailureLog(tmp_path).forget(strange)
     ours.forget("a")
     assert not ours.path.exists()
     ours.path.write_text("{")

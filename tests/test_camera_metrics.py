@@ -9,7 +9,7 @@ from torch import Tensor
 from box_room import look, see_room
 from worldstereo.cameras import Cameras
 from worldstereo.errors import InputError
-from worldstereo.evaluation.camera_metrics import CameraErrors, camera_errors
+from worldstereo.evaluation.camera_metrics import CameraErrors, align_cameras, camera_errors
 from worldstereo.evaluation.camera_recovery import recover_camera
 
 MOVED = torch.tensor([0.6, 0.0, 0.8, 0.0, 1.0, 0.0, -0.8, 0.0, 0.6]).view(3, 3), torch.tensor([3.0, -1.0, 2.0])
@@ -96,6 +96,20 @@ def test_a_straight_path_is_aligned_by_its_orientations():
     bent = line.clone()
     bent[3, 1] += 0.06
     assert camera_errors(cameras(bent, [3.0 * k for k in range(6)]), truth).ate > 0.01
+
+
+def test_orientations_turn_a_straight_path_about_itself_alone():
+    """Centres on one line agree, however wrong the orientations are: Umeyama's residual is 0."""
+    line = torch.arange(6)[:, None] * torch.tensor([[0.3, 0.4, 0.0]])
+    truth = cameras(line, [0.0] * 6)
+    askew = cameras(line, [5.0] * 6)
+    assert camera_errors(askew, truth).ate == pytest.approx(0, abs=1e-5)
+    assert camera_errors(askew.transformed(*MOVED, scale=0.5), truth).ate == pytest.approx(0, abs=1e-5)
+    alignment = align_cameras(truth.transformed(*MOVED, scale=2.0), truth)
+    assert alignment is not None
+    aside = torch.tensor([[0.0, 0.0, 1.0], [1.0, -1.0, 2.0]])  # where they go is known by the orientations alone
+    there = cameras(aside, [0.0, 0.0]).transformed(*MOVED, scale=2.0).centers
+    assert torch.allclose(alignment.apply(there.double()).float(), aside, atol=1e-4)
 
 
 def test_turning_on_the_spot_leaves_the_scale_open():

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from test_ladder import write_capture
 from tiny_networks import FRAMES, write_paper_model
 from worldstereo.cameras import Cameras
 from worldstereo.cameras.trajectories import SceneScale, parse_trajectory
+from worldstereo.data.captures import find_captures
 from worldstereo.data.posed_video import read_posed_video
 from worldstereo.data.procedural import ProceduralScene
 from worldstereo.depth.nano import NanoDepth
@@ -27,6 +29,7 @@ from worldstereo.evaluation.learned_measures import LearnedMeasures
 from worldstereo.evaluation.methods import CONSTANT_DEPTH, NEAREST_FRAME, PULL_PUSH, find_methods
 from worldstereo.evaluation.novel_views import NovelViewsConfig, evaluate_novel_views, view_figures
 from worldstereo.evaluation.outputs import OutputsConfig, evaluate_outputs, matching
+from worldstereo.evaluation.protocol import file_names
 from worldstereo.evaluation.revisit_protocol import RevisitsConfig, evaluate_revisits
 from worldstereo.evaluation.surfaces import read_points
 from worldstereo.evaluation.world_revisits import WorldFrames, world_revisit_figures
@@ -273,6 +276,73 @@ def test_outputs_of_others_enter_the_table(tmp_path):
     assert rows[PULL_PUSH]["precision"] > 0.9
     assert rows["broken"] == {"failed": 100}
     assert "- truth, broken: " in text
+
+
+def test_clouds_along_a_straight_path_are_aligned_too(tmp_path):
+    truth = write_capture(tmp_path / "truth", 4)
+    for k, scale in enumerate((3.0, 0.37, 1.0)):
+        write_outputs(tmp_path / f"mine{k}", truth, scale=scale, darker=0.0)
+    outputs = tuple(f"mine{k}={tmp_path / f'mine{k}'}" for k in range(3))
+    evaluate_outputs(OutputsConfig(out=tmp_path / "out", data=truth, outputs=outputs, short_side=80))
+    rows = rows_of(tmp_path / "out", "outputs")
+    for k in range(3):
+        assert rows[f"mine{k}"]["f1_0.01"] > 0.95
+        assert rows[f"mine{k}"]["failed"] == 0
+
+
+def test_outputs_whose_cloud_cannot_be_aligned_keep_their_other_figures(tmp_path):
+    truth = write_capture(tmp_path / "truth", 4)
+    still = write_outputs(tmp_path / "still", truth, scale=1.0, darker=0.0)
+    value = read_json(still / "cameras.json")
+    for frame in value["frames"]:
+        frame["w2c"] = value["frames"][0]["w2c"]
+    write_json(still / "cameras.json", value)
+    config = OutputsConfig(out=tmp_path / "out", data=truth, outputs=(f"still={still}",), short_side=80)
+    text = evaluate_outputs(config).read_text()
+    row = rows_of(tmp_path / "out", "outputs")["still"]
+    assert row["psnr"] > 45
+    assert row["failed"] == 0
+    assert "f1_0.01" not in row
+    assert "no figures of the cloud: " in text
+    assert "do not move" in text
+
+
+def test_results_of_other_data_are_not_taken_over(tmp_path):
+    truth = write_capture(tmp_path / "truth", 4)
+    mine = write_outputs(tmp_path / "mine", truth, scale=1.0, darker=0.0)
+    config = OutputsConfig(out=tmp_path / "out", data=truth, outputs=(f"mine={mine}",), short_side=80)
+    evaluate_outputs(config)
+    evaluate_outputs(config)  # nothing has changed
+    save_png(truth / "0.png", 1 - see_room(look(0.0, 0.0))[0][0])
+    with pytest.raises(
+        InputError, match=r"truth\.json: was measured from other data; choose another folder with --out"
+    ):
+        evaluate_outputs(config)
+
+
+def test_no_two_rows_or_items_share_a_name(tmp_path):
+    truth = write_capture(tmp_path / "truth", 4)
+    mine = write_outputs(tmp_path / "mine", truth, scale=1.0, darker=0.0)
+    twice = OutputsConfig(out=tmp_path / "out", data=truth, outputs=(f"mine={mine}", f"mine={truth}"), short_side=80)
+    with pytest.raises(InputError, match="--output mine: the table has a row of that name already"):
+        evaluate_outputs(twice)
+    assert file_names(["a/b", "a-b", "A-B", "a-b-2", "c"]) == ["a-b", "a-b-2", "A-B-3", "a-b-2-2", "c"]
+
+
+def test_a_capture_named_as_here_has_its_folder_s_name(tmp_path, monkeypatch):
+    write_capture(tmp_path / "truth", 4)
+    monkeypatch.chdir(tmp_path / "truth")
+    assert list(find_captures(".")) == ["truth"]
+
+
+def test_the_command_in_a_report_can_be_run(tmp_path):
+    truth = write_capture(tmp_path / "truth", 4)
+    mine = write_outputs(tmp_path / "mine", truth, scale=1.0, darker=0.0)
+    config = OutputsConfig(out=tmp_path / "out", data=truth, outputs=(f"mine={mine}",), short_side=80)
+    words = shlex.split(str(config.facts("outputs")["command"]))
+    assert words[:3] == ["worldstereo", "evaluate", "outputs"]
+    again = run_command(*words[1:], "--out", tmp_path / "again")
+    assert again.returncode == 0, again.stderr
 
 
 def test_frames_find_the_pictures_that_they_show(tmp_path):

@@ -21,6 +21,7 @@ from worldstereo.evaluation.depth_metrics import (
     align_scale_and_shift,
     depth_errors,
     fit_disparity,
+    median_ratio,
     normal_error_degrees,
 )
 from worldstereo.locks import locked
@@ -30,6 +31,7 @@ from worldstereo.training.depth_config import DepthTrainingConfig, read_training
 from worldstereo.training.depth_losses import depth_loss
 from worldstereo.training.depth_samples import draw_batch, draw_hint
 from worldstereo.training.muon import Muon, orthogonalized
+from worldstereo.training.painted_skies import paint_sky
 
 TINY = DepthNetworkConfig(
     widths=(8, 8, 16, 16, 16), blocks=(0, 1, 1, 1, 1), attention_blocks=1, decoder_widths=(16, 8, 8, 8)
@@ -227,6 +229,41 @@ def test_samples_depend_on_the_generator_alone_and_rays_match_the_geometry():
         flatness = torch.linalg.svdvals(centred)
         assert flatness[2] / flatness[0] < 0.02  # still a plane, whatever turn, zoom and mirror
     assert floor_seen > 3
+
+
+def test_painted_skies_differ_and_leave_all_else_alone():
+    image = torch.rand(3, 48, 64, generator=torch.Generator().manual_seed(0))
+    share = torch.zeros(48, 64)
+    share[:20] = 1.0
+    skies = []
+    for seed in range(40):
+        painted, again = (paint_sky(image, share, np.random.default_rng(seed)) for _ in range(2))
+        assert torch.equal(painted, again)
+        assert torch.equal(painted[:, 20:], image[:, 20:])
+        assert painted.min() >= 0
+        assert painted.max() <= 1
+        skies.append(painted[:, :20].reshape(3, -1))
+    brightness = torch.stack([sky.mean() for sky in skies])
+    blueness = torch.stack([(sky[2] - sky[0]).mean() for sky in skies])
+    assert brightness.min() < 0.35
+    assert brightness.max() > 0.85
+    assert blueness.min() < -0.1
+    assert blueness.max() > 0.2
+    texture = torch.stack([sky.std(dim=1).max() for sky in skies])
+    assert texture.min() < 0.06
+    assert texture.max() > 0.15
+
+
+def test_about_half_of_the_samples_with_a_sky_get_another_one():
+    frame = plane_frame()
+    dark = replace(frame, image=torch.full_like(frame.image, 25), depth=frame.depth * 0)
+    seen = []
+    for sky in (torch.ones_like(frame.sky), torch.zeros_like(frame.sky)):
+        batch = draw_batch([replace(dark, sky=sky)] * 200, 32, 32, 0.0, np.random.default_rng(1))
+        seen.append(float((batch.image.flatten(1).mean(dim=1) > 0.4).float().mean()))
+    under_sky, on_ground = seen
+    assert 0.25 < under_sky < 0.55
+    assert on_ground < 0.05
 
 
 def test_hints_are_parts_of_the_depth():
@@ -479,6 +516,21 @@ def test_metrics_in_closed_form():
     assert errors.delta_1 == 0.5
     assert torch.allclose(align_scale(truth * 3, truth), truth)
     assert torch.allclose(align_scale_and_shift(2.5 / truth + 0.3, truth), truth, rtol=1e-4)
+
+
+def test_scale_and_shift_are_found_in_any_unit():
+    truth = torch.linspace(1, 9, 101, dtype=torch.float64)
+    for unit, shift in ((1.0, 0.0), (1e-6, 0.0), (1e4, 0.0), (1.0, 20.0)):
+        aligned = align_scale_and_shift((unit / truth + shift), truth)
+        assert torch.allclose(aligned.double(), truth, rtol=1e-5)
+    level = align_scale_and_shift(torch.full_like(truth, 3.0), truth)
+    assert torch.allclose(level.double(), 1 / (1 / truth).mean())
+
+
+def test_the_median_ratio_of_an_even_number_is_between_the_middle_two():
+    depth = torch.tensor([1.0, 1.0, 1.0, 1.0])
+    assert median_ratio(depth, torch.tensor([1.0, 4.0, 2.0, 9.0])) == pytest.approx(3.0)
+    assert median_ratio(depth[:3], torch.tensor([1.0, 4.0, 2.0])) == pytest.approx(2.0)
 
 
 def test_plane_rival_is_exact_on_a_plane():

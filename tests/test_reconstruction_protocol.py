@@ -99,7 +99,9 @@ def test_scenes_count_alike_however_many_items_they_have(tmp_path):
     )
     items = [
         Item(
-            name, lambda report, n=name, s=scene, v=v: {"name": n, "group": "g", "scene": s, "rows": {"row": {"v": v}}}
+            name,
+            "data",
+            lambda report, n=name, s=scene, v=v: {"name": n, "group": "g", "scene": s, "rows": {"row": {"v": v}}},
         )
         for name, (scene, v) in values.items()
     ]

@@ -12,6 +12,7 @@ from worldstereo.files import raise_unwritable
 
 _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 _PAUSE = 0.02  # seconds between two looks at a lock that is waited for
+_TRIES = 100  # to make a folder that others remove at the same time
 
 
 @contextlib.contextmanager
@@ -50,14 +51,15 @@ def _acquire(path: Path, wait: bool) -> int:
 
 
 def _open(path: Path) -> int:
-    while True:
+    for _ in range(_TRIES):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError:  # its folder was removed just now by the one who had held it
-            continue
+        except FileNotFoundError as error:  # its folder was removed just now by the one who had held it
+            missing = error
         except OSError as error:
             raise_unwritable(error, path.parent)
+    raise_unwritable(missing, path.parent)
 
 
 def _is_still(handle: int, path: Path) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,6 +59,19 @@ class PosedVideo:
 
     def __len__(self) -> int:
         return len(self.pictures)
+
+    def identity(self) -> tuple[bytes, ...]:
+        """What tells this video from others: cameras, names of the pictures, the first picture's file.
+
+        Raises:
+            InputError: the first picture cannot be read.
+        """
+        try:
+            first = self.pictures[0].read_bytes()
+        except OSError as error:
+            raise InputError(f"{self.pictures[0]}: cannot be read ({error.strerror})") from error
+        cameras = [v.cpu().numpy().tobytes() for v in (self.cameras.cam_from_world, self.cameras.intrinsics)]
+        return (*cameras, "\n".join(path.name for path in self.pictures).encode(), first)
 
     @property
     def has_depth(self) -> bool:
@@ -181,7 +195,18 @@ def _depths(source: Path, count: int) -> tuple[Path | None, ...]:
     frames = value.get("frames") if isinstance(value, dict) else None
     if not isinstance(frames, list):
         return (None,) * count
-    return tuple(source.parent / frame["depth"] if "depth" in frame else None for frame in frames)
+    return tuple(_depth(source, number, frame) for number, frame in enumerate(frames))
+
+
+def _depth(source: Path, number: int, frame: dict[str, Any]) -> Path | None:
+    """The file that a frame names in `depth`, or in nerfstudio's `depth_file_path`."""
+    for field in ("depth", "depth_file_path"):
+        name = frame.get(field)
+        if name is not None and not (isinstance(name, str) and name and "\0" not in name):
+            raise InputError(f"{source}: frames[{number}].{field} is {name!r} but must be the name of a PNG")
+        if name is not None:
+            return source.parent / name
+    return None
 
 
 def _load_depth(path: Path, fit: Fit, step: float) -> Float[Tensor, "h w"]:

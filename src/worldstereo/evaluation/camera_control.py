@@ -124,7 +124,11 @@ def evaluate_camera_control(config: CameraControlConfig, on_progress: OnProgress
     """
     methods, maker = config.methods(), config.maker()
     items = [
-        Item(f"{subject.name}-{_file_name(path)}", partial(_measure, config, methods, maker, subject, path))
+        Item(
+            f"{subject.name}-{_file_name(path)}",
+            subject.source,
+            partial(_measure, config, methods, maker, subject, path),
+        )
         for subject in config.subjects(photos=True)
         for path in config.trajectories
     ]

@@ -48,8 +48,7 @@ def camera_errors(estimated: Cameras, truth: Cameras, *, metric: bool = False) -
 
     Worlds and, unless `metric`, scales of the two may differ. RotErr and TransErr put both into the axes of the
     first camera (as CameraCtrl does, He et al., 2024); TransErr scales the recovered positions by least squares. ATE
-    aligns all centres by Umeyama's similarity, or rigidly if `metric` (Sturm et al., 2012); where they lie on a line,
-    which leaves a turn about it open, the turn comes from the cameras' orientations. RPE scales by the same factor.
+    aligns all centres by `align_cameras`, rigidly if `metric` (Sturm et al., 2012). RPE scales by the same factor.
 
     Nothing changes if the recovered world is moved or turned, or scaled unless `metric`.
 
@@ -67,7 +66,7 @@ def camera_errors(estimated: Cameras, truth: Cameras, *, metric: bool = False) -
     steps, true_steps = (_steps(poses) for poses in (ours, theirs))
     turns = float(_degrees(steps[:, :3, :3], true_steps[:, :3, :3]).mean())
     length = float(true_steps[:, :3, 3].norm(dim=1).sum())
-    alignment = _align(ours, theirs, metric)
+    alignment = align_cameras(estimated, truth, metric=metric)
     if alignment is None:
         note = "the cameras do not move, so there is no common scale: positions cannot be compared"
         each = tuple(angles.tolist())
@@ -89,20 +88,31 @@ def camera_errors(estimated: Cameras, truth: Cameras, *, metric: bool = False) -
     )
 
 
-def _align(ours: Float[Tensor, "n 4 4"], theirs: Float[Tensor, "n 4 4"], metric: bool) -> Similarity | None:
-    """From the recovered world to the true one; None where a scale is wanted but one of both does not move."""
+def align_cameras(estimated: Cameras, truth: Cameras, *, metric: bool = False) -> Similarity | None:
+    """From the recovered world to the true one: Umeyama's similarity of the centres, in float64.
+
+    Centres on a line leave the turn about it open, and centres that stand still every turn: it comes from the
+    orientations then.
+
+    Args:
+        metric: both have one unit: the scale is 1.
+
+    Returns:
+        None where a scale is wanted but one of both does not move.
+    """
+    ours, theirs = (cameras.world_from_cam.double().cpu() for cameras in (estimated, truth))
     a, b = ours[:, :3, 3], theirs[:, :3, 3]
     mean_a, mean_b = a.mean(dim=0), b.mean(dim=0)
-    if not metric and (_stands_still(a) or _stands_still(b)):
-        return None
-    if _is_a_line(a) or _is_a_line(b):
-        rotation = _mean_turn(ours[:, :3, :3], theirs[:, :3, :3])
-        scale = _best_scale((a - mean_a) @ rotation.T, b - mean_b)
+    turns = (theirs[:, :3, :3] @ ours[:, :3, :3].transpose(1, 2)).sum(dim=0)
+    if _stands_still(a) or _stands_still(b):
+        if not metric:
+            return None
+        rotation = _nearest_rotation(turns)
+    elif _is_a_line(a) or _is_a_line(b):
+        rotation = _turn_along_lines((b - mean_b).T @ (a - mean_a), turns)
     else:
-        fitted = umeyama(a, b)
-        rotation, scale = fitted.rotation, fitted.scale
-    if metric:
-        scale = 1.0
+        rotation = umeyama(a, b).rotation
+    scale = 1.0 if metric else _best_scale((a - mean_a) @ rotation.T, b - mean_b)
     return Similarity(rotation, mean_b - scale * rotation @ mean_a, scale)
 
 
@@ -116,11 +126,21 @@ def _is_a_line(places: Float[Tensor, "n 3"]) -> bool:
     return len(places) < 3 or not bool(spread[1] > 1e-3 * spread[0])
 
 
-def _mean_turn(ours: Float[Tensor, "n 3 3"], theirs: Float[Tensor, "n 3 3"]) -> Float[Tensor, "3 3"]:
-    """The rotation that brings the recovered orientations nearest to the true ones (in the chordal sense)."""
-    u, _, vt = torch.linalg.svd((theirs @ ours.transpose(1, 2)).sum(dim=0))
-    sign = torch.ones(3, dtype=u.dtype)
-    sign[2] = torch.sign(torch.linalg.det(u @ vt))
+def _turn_along_lines(correlation: Float[Tensor, "3 3"], turns: Float[Tensor, "3 3"]) -> Float[Tensor, "3 3"]:
+    """One line upon the other, as the centres' correlation has them; the turn about it is nearest to `turns`."""
+    u, _, vt = torch.linalg.svd(correlation)
+    u[:, 2] *= torch.linalg.det(u)
+    vt[2] *= torch.linalg.det(vt)
+    rotation = torch.eye(3, dtype=u.dtype)
+    rotation[1:, 1:] = _nearest_rotation(u[:, 1:].T @ turns @ vt[1:].T)
+    return u @ rotation @ vt
+
+
+def _nearest_rotation(matrix: Float[Tensor, "k k"]) -> Float[Tensor, "k k"]:
+    """In the chordal sense: the mean of the rotations that `matrix` is the sum of."""
+    u, _, vt = torch.linalg.svd(matrix)
+    sign = torch.ones(len(u), dtype=u.dtype)
+    sign[-1] = torch.sign(torch.linalg.det(u @ vt))
     return u @ torch.diag(sign) @ vt
 
 

@@ -26,7 +26,13 @@ def depth_errors(depth: Float[Tensor, " p"], truth: Float[Tensor, " p"]) -> Dept
 
 def align_scale(depth: Float[Tensor, " p"], truth: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
     """The depth times the median of truth / depth."""
-    return depth * (truth / depth).median()
+    return depth * median_ratio(depth, truth)
+
+
+def median_ratio(depth: Float[Tensor, " p"], truth: Float[Tensor, " p"]) -> float:
+    """The median of truth / depth; of an even number, the mean of the middle two."""
+    ratio = truth / depth
+    return float(ratio.median() - (-ratio).median()) / 2
 
 
 def align_scale_and_shift(disparity: Float[Tensor, " p"], truth: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
@@ -43,10 +49,9 @@ def fit_disparity(
 ) -> Float[Tensor, " q"]:
     """Depth of the least-squares fit of the true disparity by the columns of `basis`, applied to `everywhere`."""
     target = (1 / truth).double()[:, None]
-    gram = basis.double().T @ basis.double()
-    gram = gram + 1e-9 * gram.diagonal().max() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    solution = torch.linalg.solve(gram, basis.double().T @ target)
-    fitted = (everywhere.double() @ solution)[:, 0].clamp(min=1 / (_FAR_RATIO * float(truth.max())))
+    unit = basis.double().norm(dim=0).clamp(min=1e-300)
+    solution = torch.linalg.pinv(basis.double() / unit) @ target
+    fitted = ((everywhere.double() / unit) @ solution)[:, 0].clamp(min=1 / (_FAR_RATIO * float(truth.max())))
     return (1 / fitted).float()
 
 

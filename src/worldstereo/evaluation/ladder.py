@@ -25,9 +25,12 @@ from worldstereo.evaluation.ladder_figures import clip_figures, path_figures
 from worldstereo.evaluation.ladder_report import ladder_protocol
 from worldstereo.evaluation.methods import weights_fingerprint
 from worldstereo.evaluation.protocol import (
+    PROCEDURAL_SOURCE,
     Item,
     OnProgress,
     Result,
+    file_names,
+    fingerprint,
     measured_with,
     run_items,
     seed_of,
@@ -83,9 +86,10 @@ class LadderConfig:
 
 @dataclass(frozen=True)
 class _Task:
-    """A clip to be made: its name, and how its world comes about."""
+    """A clip to be made: its name, the source of its data, and how its world comes about."""
 
     name: str
+    source: str
     make: Callable[[], LadderClip]
     scene: int | None
 
@@ -103,7 +107,7 @@ def evaluate_ladder(config: LadderConfig, on_progress: OnProgress = silent) -> P
     makers = find_makers(config.model, config.steps, config.device)
     tasks, left_out = _tasks(config, makers)
     protocol = ladder_protocol(makers.rungs)
-    items = [Item(task.name, partial(_evaluate_clip, config, makers, task)) for task in tasks]
+    items = [Item(task.name, task.source, partial(_evaluate_clip, config, makers, task)) for task in tasks]
     results = run_items(config.out, protocol, config.settings(), items, on_progress)
     return write_report(config.out, protocol, results, _facts(config, makers), makers.skipped | left_out)
 
@@ -114,12 +118,13 @@ def _tasks(config: LadderConfig, makers: Makers) -> tuple[list[_Task], dict[str,
     tasks = []
     for number in range(config.scenes):
         name = f"procedural-{FIRST_SEED + number}"
-        tasks.append(_Task(name, partial(procedural_clip, number, *size, config.device), number))
+        tasks.append(_Task(name, PROCEDURAL_SOURCE, partial(procedural_clip, number, *size, config.device), number))
     left_out = {}
     if config.data is not None:
         trained = trained_on()
         estimator = create_depth_estimator(config.depth, device=config.device)
-        for place, folder in find_captures(config.data).items():
+        captures = find_captures(config.data)
+        for plain, (place, folder) in zip(file_names(captures), captures.items(), strict=True):
             video = read_posed_video(folder)
             try:
                 split_capture(video.cameras, makers.frames)
@@ -127,8 +132,8 @@ def _tasks(config: LadderConfig, makers: Makers) -> tuple[list[_Task], dict[str,
                 left_out[place] = str(error)
                 continue
             group = "captures, trained on" if folder.name in trained else "captures, unseen"
-            name = f"capture-{place.replace('/', '-')}"
-            tasks.append(_Task(name, partial(capture_clip, video, *size, estimator, group), None))
+            source = fingerprint(*video.identity())
+            tasks.append(_Task(f"capture-{plain}", source, partial(capture_clip, video, *size, estimator, group), None))
     if not tasks:
         raise InputError(f"{config.data}: no capture there is long enough for a clip; give --scenes or other captures")
     return tasks, left_out

@@ -18,6 +18,7 @@ from worldstereo.evaluation.ladder_figures import clip_figures, path_figures
 from worldstereo.evaluation.learned_measures import LearnedMeasures
 from worldstereo.evaluation.methods import PULL_PUSH, Method
 from worldstereo.evaluation.protocol import (
+    PROCEDURAL_SOURCE,
     Comparison,
     Figure,
     Item,
@@ -25,6 +26,8 @@ from worldstereo.evaluation.protocol import (
     Protocol,
     Reference,
     Result,
+    file_names,
+    fingerprint,
     seed_of,
     silent,
     steps_of,
@@ -121,7 +124,10 @@ def evaluate_novel_views(config: NovelViewsConfig, on_progress: OnProgress = sil
         comparisons=(Comparison(PULL_PUSH),),
         about=about_clips,
     )
-    items = [Item(name, partial(_measure, config, methods, measures, name, make)) for name, make in tasks.items()]
+    items = [
+        Item(task.name, task.source, partial(_measure, config, methods, measures, task.name, task.make))
+        for task in tasks
+    ]
     skipped |= measures.skipped
     return compare(config, protocol, items, on_progress, measured_by=measures.facts, skipped=skipped)
 
@@ -211,26 +217,35 @@ def _measure(
     return clip_result(name, clip, rows, {})
 
 
-def _tasks(
-    config: NovelViewsConfig, methods: Sequence[Method]
-) -> tuple[dict[str, Callable[[], LadderClip]], dict[str, str]]:
-    """The clips by name, and captures that are left out, with reasons."""
+@dataclass(frozen=True)
+class _Task:
+    """A clip to be made: its name, the source of its data, and how its world comes about."""
+
+    name: str
+    source: str
+    make: Callable[[], LadderClip]
+
+
+def _tasks(config: NovelViewsConfig, methods: Sequence[Method]) -> tuple[list[_Task], dict[str, str]]:
+    """The clips, and captures that are left out, with reasons."""
     count = methods[-1].create().frames or config.frames or FRAMES
-    tasks: dict[str, Callable[[], LadderClip]] = {}
+    tasks: list[_Task] = []
     skipped: dict[str, str] = {}
     for number in range(config.scenes):
         size = clip_shape(config, methods, *_PROCEDURAL_SHAPE)
-        tasks[f"procedural-{FIRST_SEED + number}"] = partial(_procedural, number, *size, count, config.device)
+        make = partial(_procedural, number, *size, count, config.device)
+        tasks.append(_Task(f"procedural-{FIRST_SEED + number}", PROCEDURAL_SOURCE, make))
     if config.data is not None:
         estimator = config.maker().depth
-        for place, capture in find_captures(config.data).items():
+        captures = find_captures(config.data)
+        for name, (place, capture) in zip(file_names(captures), captures.items(), strict=True):
             video = capture.video
             size = clip_shape(config, methods, video.cameras.width, video.cameras.height)
             if len(video) < 4:
                 skipped[place] = f"a capture of {len(video)} frames is too short for a clip"
                 continue
             make = partial(capture_clip, video, *size, count, estimator, CAPTURES)
-            tasks[place.replace("/", "-")] = partial(_alone, make)
+            tasks.append(_Task(name, fingerprint(*video.identity()), partial(_alone, make)))
     if not tasks:
         raise InputError(f"{config.data}: no capture there is long enough for a clip; give --scenes or other captures")
     return tasks, skipped

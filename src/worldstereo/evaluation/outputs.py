@@ -13,7 +13,7 @@ from worldstereo.cameras import Cameras
 from worldstereo.data.captures import Capture, find_captures
 from worldstereo.data.posed_video import PosedVideo, read_posed_video
 from worldstereo.errors import InputError
-from worldstereo.evaluation.camera_metrics import camera_errors
+from worldstereo.evaluation.camera_metrics import align_cameras, camera_errors
 from worldstereo.evaluation.comparison import compare
 from worldstereo.evaluation.ladder_clips import LadderClip, clip_of_frames
 from worldstereo.evaluation.learned_measures import LearnedMeasures
@@ -38,21 +38,23 @@ from worldstereo.evaluation.protocol import (
     Protocol,
     Reference,
     Result,
+    file_names,
+    fingerprint,
     seed_of,
     silent,
 )
 from worldstereo.evaluation.subjects import CAPTURES
 from worldstereo.evaluation.surfaces import CLOUD_FIGURES, Surface, capture_surface, cloud_figures, read_points
-from worldstereo.geometry.alignment import umeyama
 
 CLOUD_FILES = ("point_cloud.ply", "points.ply", "fused.ply", "points.npz")
 
 _NOTES = f"""\
 {VIEW_NOTES} Rows of other people's outputs are scored as their files are: frames resized to the truth's (cropped in the
 middle where the shape differs), "stated" errors from the cameras that lie beside them, after a similarity alignment of
-the positions (rotations relative to the first frame). Their clouds are brought to the truth by Umeyama's similarity of
-the stated camera positions; the baselines' clouds are the first frame's points (pull-push) and that frame as a plane
-(constant depth), in the truth's unit. Cloud lengths are relative to the scene's size. What cannot be read or has frames
+the positions (rotations relative to the first frame). Their clouds are brought to the truth by the similarity of the
+stated cameras (Umeyama's of their positions; along a straight path the turn about it is the orientations'); the
+baselines' clouds are the first frame's points (pull-push) and that frame as a plane (constant depth), in the truth's
+unit. Cloud lengths are relative to the scene's size. What cannot be read or has frames
 missing is a failure, and counts as one."""
 
 _OUTPUT_FIGURES = (
@@ -107,6 +109,7 @@ class OutputsConfig(ViewsConfig):
         outputs: NAME=FOLDER of each.
     """
 
+    scenes: int = 0
     outputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -130,8 +133,10 @@ def evaluate_outputs(config: OutputsConfig, on_progress: OnProgress = silent) ->
     methods, outputs = config.methods(), tuple(Output.parse(text) for text in config.outputs)
     measures = config.measures()
     taken = {TRUTH, *(method.name for method in methods)}
-    if clash := next((output.name for output in outputs if output.name in taken), None):
-        raise InputError(f"--output {clash}: a row of that name is in every table; choose another name")
+    for output in outputs:
+        if output.name in taken:
+            raise InputError(f"--output {output.name}: the table has a row of that name already; choose another name")
+        taken.add(output.name)
     captures = find_captures(config.data)
     protocol = Protocol(
         name="outputs",
@@ -144,11 +149,12 @@ def evaluate_outputs(config: OutputsConfig, on_progress: OnProgress = silent) ->
         about=about_clips,
     )
     items, skipped = [], measures.skipped
-    for place, capture in captures.items():
+    for name, (place, capture) in zip(file_names(captures), captures.items(), strict=True):
         found = _Found.of({output.name: output.of(place, len(captures) == 1) for output in outputs}, capture.video)
-        name = place.replace("/", "-")
         if found.numbers:
-            items.append(Item(name, partial(_measure, config, methods, measures, name, capture, found)))
+            videos = (capture.video, *found.videos.values())
+            source = fingerprint(*(part for video in videos for part in video.identity()))
+            items.append(Item(name, source, partial(_measure, config, methods, measures, name, capture, found)))
         else:
             skipped[place] = next(iter(found.failures.values()))
     if not items:
@@ -227,7 +233,7 @@ def _measure(
     on_progress: OnProgress,
 ) -> Result:
     on_progress("reading the truth", 0.0)
-    failures = dict(found.failures)
+    failures, remarks = dict(found.failures), dict[str, str]()
     targets = sorted(next(iter(found.numbers.values())))
     size = clip_shape(config, methods, capture.video.cameras.width, capture.video.cameras.height)
     clip = clip_of_frames(capture.video, targets, *size, config.maker().depth, CAPTURES)
@@ -242,16 +248,21 @@ def _measure(
     for row, numbers in found.numbers.items():
         try:
             frames[row], figures = _of_output(row, found.videos[row], numbers, targets, clip, measures)
-            rows[row] = figures | _cloud_of_output(found.folders[row], found.videos[row], capture, numbers, surface)
         except InputError as error:
             failures[row] = str(error)
+            continue
+        try:
+            rows[row] = figures | _cloud_of_output(found.folders[row], found.videos[row], capture, numbers, surface)
+        except InputError as error:
+            rows[row] = figures
+            remarks[row] = f"no figures of the cloud: {error}"
     for row in failures:
         rows[row] = {"failed": 100.0}
     for figures in rows.values():
         figures.setdefault("failed", 0.0)
     rows[TRUTH] = dict(measures.of_truth(clip.frames))
     save_sheet(config.out, name, clip, frames)
-    return clip_result(name, clip, rows, failures)
+    return clip_result(name, clip, rows, failures | remarks)
 
 
 def _of_output(
@@ -276,16 +287,18 @@ def _of_output(
 def _cloud_of_output(
     folder: Path, video: PosedVideo, capture: Capture, numbers: Sequence[int], surface: Surface | None
 ) -> dict[str, float | None]:
-    """Figures of the cloud beside the frames, if there is one and a truth to compare it with."""
+    """Figures of the cloud beside the frames, if there is one and a truth to compare it with.
+
+    Raises:
+        InputError: it cannot be read, or the stated cameras do not move.
+    """
     path = next((folder / name for name in CLOUD_FILES if (folder / name).is_file()), None)
     if surface is None or path is None:
         return {}
-    stated, true = video.cameras.centers, capture.video.cameras[list(numbers)].centers
-    try:
-        alignment = umeyama(stated, true)
-    except InputError as error:
-        raise InputError(f"{path}: cannot be aligned by the stated cameras ({error})") from None
-    return cloud_figures(alignment.apply(read_points(path)), surface)
+    alignment = align_cameras(video.cameras, capture.video.cameras[list(numbers)])
+    if alignment is None:
+        raise InputError(f"{path}: cannot be aligned by the stated cameras, which do not move")
+    return cloud_figures(alignment.apply(read_points(path).double()).float(), surface)
 
 
 def _baseline_clouds(clip: LadderClip) -> dict[str, Float[Tensor, "p 3"]]:

@@ -1,11 +1,14 @@
 """What all comparisons of generators share: items measured one by one, rows and figures, and how stopped runs go on."""
 
+import hashlib
 import os
 import platform
 import typing
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,9 @@ Result = dict[str, Any]
 and key, none for what cannot be said) and perhaps `scene` (items of one scene count as one, by their mean), `failures`
 (reasons by row) and whatever the protocol says about its items."""
 
+
+PROCEDURAL_SOURCE = "procedural"
+"""The source of items whose name has the seed of their scene."""
 
 _SEEDS = 1_000_003
 
@@ -127,10 +133,12 @@ class Item:
 
     Attributes:
         name: fit for a file, different from all others'.
+        source: a fingerprint of the data that it is measured from.
         measure: called with a progress report of its own work.
     """
 
     name: str
+    source: str
     measure: Callable[[OnProgress], Result]
 
 
@@ -146,19 +154,47 @@ def run_items(
         settings: what results depend on, as plain values.
 
     Raises:
-        InputError: `out` holds results of other settings, or something else.
+        InputError: `out` holds results of other settings or of other data, or something else; or two items have one
+            name.
     """
+    names = Counter(item.name.casefold() for item in items)
+    if twice := next((item.name for item in items if names[item.name.casefold()] > 1), None):
+        raise InputError(f"two {protocol.item}s would be called '{twice}'; rename the folder of one of them")
     _claim(out, protocol, settings)
     folder = out / f"{protocol.item}s"
     share = 1 / max(1, len(items))
     for number, item in enumerate(items):
         path = folder / f"{item.name}.json"
         if path.is_file():
+            if read_json(path).get("source") != item.source:
+                raise InputError(
+                    f"{path}: was measured from other data; choose another folder with --out, or delete the file to "
+                    f"measure it again"
+                )
             continue
         report = part_of(on_progress, f"{item.name} ({number + 1} of {len(items)})", share * number, share)
-        write_json(path, item.measure(report))
+        write_json(path, item.measure(report) | {"source": item.source})
     on_progress("writing the report", 1.0)
     return [read_json(folder / f"{item.name}.json") for item in items]
+
+
+def file_names(places: Iterable[str]) -> list[str]:
+    """Names fit for files, for paths or names in that order: all different, also where letters' case does not count."""
+    found: dict[str, str] = {}
+    for place in places:
+        plain = place.replace("/", "-")
+        numbered = (plain if number == 1 else f"{plain}-{number}" for number in count(1))
+        name = next(name for name in numbered if name.casefold() not in found)
+        found[name.casefold()] = name
+    return list(found.values())
+
+
+def fingerprint(*parts: bytes) -> str:
+    """Of data; see `Item.source`."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()[:16]
 
 
 def part_of(on_progress: OnProgress, name: str, begin: float, share: float) -> OnProgress:

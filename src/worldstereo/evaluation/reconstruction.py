@@ -17,6 +17,7 @@ from worldstereo.cameras.trajectories import PRESETS
 from worldstereo.depth.base import DepthEstimator
 from worldstereo.errors import BusyError, FullDiskError, InputError
 from worldstereo.evaluation.comparison import PathsConfig, compare
+from worldstereo.evaluation.depth_metrics import median_ratio
 from worldstereo.evaluation.methods import CONSTANT_DEPTH, PULL_PUSH, Method
 from worldstereo.evaluation.protocol import (
     Comparison,
@@ -89,7 +90,8 @@ def evaluate_reconstruction(config: ReconstructionConfig, on_progress: OnProgres
         if subject.capture is not None and not subject.capture.has_surface:
             skipped[subject.name] = "nothing is known of its surface (no depth, no points)"
         else:
-            items.append(Item(subject.name, partial(measure_subject, config, methods, maker, subject)))
+            measure = partial(measure_subject, config, methods, maker, subject)
+            items.append(Item(subject.name, subject.source, measure))
     if not items:
         raise InputError(f"{config.data}: no capture there says anything of its surface; give --scenes or others")
     facts = {
@@ -173,7 +175,7 @@ def align_world(world: World, subject: Subject, surface: Surface) -> Similarity:
     if int(both.sum()) < _FEWEST_PAIRS:
         count = int(both.sum())
         raise InputError(f"{subject.name}: only {count} pixels have a true and an estimated depth to align by")
-    scale = float((truth[both] / estimated[both]).median())
+    scale = median_ratio(estimated[both], truth[both])
     center = camera.centers[0]
     return Similarity(torch.eye(3), center - scale * center, scale)
 

@@ -12,6 +12,7 @@ from worldstereo.evaluation.ladder_clips import FIRST_SEED, procedural_clip
 from worldstereo.evaluation.methods import PULL_PUSH, Method
 from worldstereo.evaluation.novel_views import FRAMES, clip_shape
 from worldstereo.evaluation.protocol import (
+    PROCEDURAL_SOURCE,
     Comparison,
     Figure,
     Item,
@@ -83,12 +84,12 @@ def evaluate_revisits(config: RevisitsConfig, on_progress: OnProgress = silent) 
     """
     methods, maker = config.methods(), config.maker()
     items = [
-        Item(f"world-{subject.name}", partial(_measure_world, config, methods, maker, subject))
+        Item(f"world-{subject.name}", subject.source, partial(_measure_world, config, methods, maker, subject))
         for subject in config.subjects(photos=True)
     ]
     for number in range(config.scenes):
         name = f"crossing-procedural-{FIRST_SEED + number}"
-        items.append(Item(name, partial(_measure_crossing, config, methods, name, number)))
+        items.append(Item(name, PROCEDURAL_SOURCE, partial(_measure_crossing, config, methods, name, number)))
     protocol = Protocol(
         name="revisits",
         title="Revisits",

@@ -1,6 +1,7 @@
 """What evaluations start from: one picture of a scene of which more is known."""
 
 from dataclasses import dataclass, replace
+from itertools import starmap
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from worldstereo.data.captures import Capture, find_captures, picture_files
 from worldstereo.data.procedural import ProceduralScene
 from worldstereo.errors import InputError
 from worldstereo.evaluation.ladder_clips import FIRST_SEED
+from worldstereo.evaluation.protocol import PROCEDURAL_SOURCE, file_names, fingerprint
 from worldstereo.images import fit_picture, load_picture, working_size
 
 PROCEDURAL = "procedural, held out"
@@ -29,6 +31,7 @@ class Subject:
 
     Attributes:
         name: fit for a file.
+        source: what tells its data from others' of that name; see `Item.source`.
         group: the set that its figures belong to.
         picture: RGB in [0, 1].
         camera: of the picture, in the scene's world; none for photos.
@@ -39,6 +42,7 @@ class Subject:
     """
 
     name: str
+    source: str
     group: str
     picture: Float[Tensor, "3 h w"]
     camera: Cameras | None
@@ -69,7 +73,7 @@ def procedural_subject(number: int, width: int = _SIZE[0], height: int = _SIZE[1
     render = scene.render(camera)
     picture = (render.rgb[0].clamp(0, 1) * 255).round().cpu() / 255
     maps = render.depth[0].cpu(), render.sky[0].cpu()
-    return Subject(f"procedural-{seed}", PROCEDURAL, picture, camera.to("cpu"), *maps, scene=scene)
+    return Subject(f"procedural-{seed}", PROCEDURAL_SOURCE, PROCEDURAL, picture, camera.to("cpu"), *maps, scene=scene)
 
 
 def capture_subject(name: str, capture: Capture, frame: int = 0) -> Subject:
@@ -83,10 +87,11 @@ def capture_subject(name: str, capture: Capture, frame: int = 0) -> Subject:
     loaded = capture.video.load([frame], width, height)
     picture, depth = loaded.frames[0].float() / 255, loaded.depth[0]
     nowhere = torch.zeros_like(depth, dtype=torch.bool)
-    return Subject(name, CAPTURES, picture, loaded.cameras, depth, nowhere, capture=capture)
+    source = fingerprint(*capture.video.identity())
+    return Subject(name, source, CAPTURES, picture, loaded.cameras, depth, nowhere, capture=capture)
 
 
-def photo_subject(path: Path) -> Subject:
+def photo_subject(name: str, path: Path) -> Subject:
     """A photograph of which nothing is known.
 
     Raises:
@@ -96,7 +101,7 @@ def photo_subject(path: Path) -> Subject:
     width, height = working_size(rgb.shape[2], rgb.shape[1], _SHORT_SIDE)
     picture = fit_picture(rgb, width, height).rgb
     nothing = torch.zeros(height, width)
-    return Subject(path.stem, PHOTOS, picture, None, nothing, nothing > 0)
+    return Subject(name, fingerprint(path.read_bytes()), PHOTOS, picture, None, nothing, nothing > 0)
 
 
 def find_subjects(data: Path | None, scenes: int, device: str = "cpu", *, photos: bool = False) -> list[Subject]:
@@ -109,8 +114,8 @@ def find_subjects(data: Path | None, scenes: int, device: str = "cpu", *, photos
     if data is not None:
         pictures = picture_files(data) if photos else []
         captures = {} if pictures else find_captures(data)
-        subjects += [photo_subject(path) for path in pictures]
-        subjects += [capture_subject(name.replace("/", "-"), capture) for name, capture in captures.items()]
+        subjects += starmap(photo_subject, zip(file_names(path.stem for path in pictures), pictures, strict=True))
+        subjects += starmap(capture_subject, zip(file_names(captures), captures.values(), strict=True))
     if not subjects:
         raise InputError(f"--scenes {scenes}: there is nothing to evaluate; give scenes or --data")
     return subjects

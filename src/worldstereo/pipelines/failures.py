@@ -11,6 +11,8 @@ from worldstereo.files import write_text
 from worldstereo.locks import locked
 from worldstereo.pipelines.batch import Failure
 
+FAILURES = "failures.jsonl"
+
 
 class FailureLog:
     """A line for each scene that failed at its last try; a scene that succeeds loses its line."""
@@ -20,7 +22,7 @@ class FailureLog:
         Args:
             out: the folder of the worlds.
         """
-        self.path = out / "failures.jsonl"
+        self.path = out / FAILURES
         self._known = {line["scene"] for line in self._read()}
 
     def add(self, failure: Failure) -> None:
@@ -44,13 +46,13 @@ class FailureLog:
         with self._exclusive():
             lines = change(self._read())
             if lines:
-                write_text(self.path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+                write_text(self.path, "".join(json.dumps(line) + "\n" for line in lines))
             else:
                 self.path.unlink(missing_ok=True)
 
     def _read(self) -> list[dict[str, Any]]:
         try:
-            lines = [json.loads(text) for text in self.path.read_text(encoding="utf-8").splitlines()]
+            lines = [json.loads(text) for text in self.path.read_text(encoding="utf-8").split("\n") if text]
             if all(isinstance(line["scene"], str) for line in lines):
                 return lines
         except FileNotFoundError:

@@ -7,6 +7,7 @@ Fields are the options' names, with - or _; paths are meant as on the command li
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,14 @@ from worldstereo.errors import InputError
 from worldstereo.models.hub import DEFAULT_MODEL, ModelSource
 from worldstereo.models.low_memory import Quantize
 from worldstereo.pipelines.batch import Models, Scene
+from worldstereo.pipelines.failures import FAILURES
 from worldstereo.pipelines.generator_options import DType, GeneratorOptions
 from worldstereo.pipelines.starting_point import Projection
 from worldstereo.pipelines.warp import WarpGenerator
 from worldstereo.pipelines.world import Settings, create_generator
+
+_LONE = re.compile("[\ud800-\udfff]")
+"""Halves of UTF-16 pairs, which JSON can have but no file can be named by."""
 
 _OF_THE_BATCH = {"device": "--devices", "offload": "--offload", "offline": "--offline", "quiet": "--quiet"}
 
@@ -36,7 +41,7 @@ def _choice(*values: str) -> _Kind:
     return _Kind(lambda value: value in values, f"one of {', '.join(values)}")
 
 
-_TEXT = _Kind(lambda value: isinstance(value, str) and "\0" not in value, "a text")
+_TEXT = _Kind(lambda value: isinstance(value, str) and "\0" not in value and not _LONE.search(value), "a text")
 _WHOLE = _Kind(lambda value: type(value) is int, "a whole number")
 _NUMBER = _Kind(lambda value: type(value) is float or (type(value) is int and abs(value) < 2**53), "a number")
 _TRUTH = _Kind(lambda value: type(value) is bool, "true or false")
@@ -81,7 +86,7 @@ def read_scenes(path: str | Path) -> list[Scene]:
     path = Path(path)
     scenes: list[Scene] = []
     lines: dict[str, int] = {}
-    for number, text in enumerate(_read(path).splitlines(), 1):
+    for number, text in enumerate(_read(path).split("\n"), 1):
         if not text.strip():
             continue
         try:
@@ -146,7 +151,7 @@ def _scene(fields: Mapping[str, Any]) -> Scene:
 
 
 def _name(name: str) -> str:
-    if not name or name.startswith(".") or any(sign in name for sign in "/\\:"):
+    if not name or name.startswith(".") or name.casefold() == FAILURES or any(sign in name for sign in "/\\:"):
         raise InputError(
             f"the world cannot be called '{name}'; give it the name of a folder inside --out with the field 'out'"
         )

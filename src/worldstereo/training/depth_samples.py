@@ -14,9 +14,13 @@ from torch import Tensor
 
 from worldstereo.data.rgbd import RgbdFrame
 from worldstereo.models.depth_network import assumed_rays
+from worldstereo.training.painted_skies import paint_sky
 
 _UNKNOWN_CAMERA_SHARE = 0.3
 """Share of the samples whose camera the network is not told."""
+
+_PAINTED_SKY_SHARE = 0.5
+"""Share of the samples with a sky that get another one: procedural skies alone teach too few kinds."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,9 @@ def _crop(
     source_y = center_y + sin(roll) * dx + cos(roll) * dy
     grid = torch.stack([source_x * 2 / full_width - 1, source_y * 2 / full_height - 1], dim=-1)[None]
     image = F.grid_sample(frame.image[None].float() / 255, grid, mode="bilinear", align_corners=False)[0]
+    if bool(frame.sky.any()) and rng.random() < _PAINTED_SKY_SHARE:
+        share = F.grid_sample(frame.sky[None, None].float(), grid, mode="bilinear", align_corners=False)[0, 0]
+        image = paint_sky(image, share, rng)
     layers = torch.stack([frame.depth.float(), frame.sky.float()])[None]
     depth, sky = F.grid_sample(layers, grid, mode="nearest", align_corners=False)[0]
     if rng.random() < _UNKNOWN_CAMERA_SHARE:

@@ -46,7 +46,7 @@ def find_captures(data: str | Path) -> dict[str, Capture]:
     if not data.is_dir():
         raise InputError(f"{data}: no such folder; give one that holds posed captures, or leave --data out")
     if _is_capture(data):
-        return {data.name: read_capture(data)}
+        return {data.resolve().name: read_capture(data)}
     found: dict[str, Capture] = {}
     level = [data]
     for _ in range(_DEEPEST):
