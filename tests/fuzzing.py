@@ -326,6 +326,18 @@ def _posed_depth(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+def _dtu(folder: Path) -> list[Path]:
+    scan, calibration = folder / "Rectified" / "scan1", folder / "Calibration" / "cal18"
+    scan.mkdir(parents=True)
+    calibration.mkdir(parents=True)
+    cameras = _cameras()
+    projections = cameras.intrinsics @ cameras.cam_from_world[:, :3]
+    for position, projection in enumerate(projections.numpy(), 1):
+        _picture(scan / f"rect_{position:03d}_max.png")
+        np.savetxt(calibration / f"pos_{position:03d}.txt", projection)
+    return sorted(calibration.iterdir())
+
+
 def _coded_depth(folder: Path) -> list[Path]:
     (folder / "rgb").mkdir()
     (folder / "depth").mkdir()
@@ -456,6 +468,8 @@ TARGETS: dict[str, Target] = {
     "official scene": Target(_official_scene, _scene_of),
     "7-Scenes": Target(_seven_scenes, lambda path: read_capture(path.parent)),
     "TUM RGB-D": Target(_tum_rgbd, lambda path: read_capture(path.parent)),
+    "DTU": Target(_dtu, lambda path: read_capture(path.parents[2] / "Rectified" / "scan1")),
+    "posed pictures": Target(_posed_depth, lambda path: read_capture(path.parent)),
     "RGB-D, posed": Target(_posed_depth, _rgbd_of),
     "RGB-D, coded": Target(_coded_depth, _rgbd_of),
     "Tanks and Temples": Target(_tanks_and_temples, lambda path: read_capture(path.parent)),

@@ -2,8 +2,10 @@
 
 import io
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +112,30 @@ def test_preview_writes_a_page_and_a_picture(room_photo, tmp_path):
     assert Image.open(page.with_suffix(".png")).size[0] >= 800
 
 
+def test_preview_overwrites_no_photo(room_photo, tmp_path):
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(png((64, 64)))
+    before = photo.read_bytes()
+    for out, said in (("photo.html", "would overwrite"), ("photo.png", "end in .html"), ("page", "end in .html")):
+        done = run_command("preview", photo, "--out", tmp_path / out, "-t", "dolly-in:0.1")
+        assert done.returncode == 2
+        assert said in done.stderr
+    assert photo.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent otherwise")
+def test_stopping_by_hand_says_how_to_go_on(room_photo, tmp_path):
+    command = [sys.executable, "-m", "worldstereo", "generate", str(room_photo), "--out", str(tmp_path / "w")]
+    process = subprocess.Popen([*command, *map(str, SMALL)], stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (tmp_path / "w" / "world.json").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command again to go on" in said
+
+
 def png(size: tuple[int, int], mode: str = "RGB") -> bytes:
     buffer = io.BytesIO()
     Image.new(mode, size).save(buffer, "PNG")
@@ -200,7 +226,7 @@ def refused(capsys: pytest.CaptureFixture[str], said: str) -> None:
 @pytest.mark.parametrize("verb", ["generate", "preview"])
 @pytest.mark.parametrize("device", ["cuda:99", "toaster"])
 def test_a_device_that_is_not_there_is_one_sentence(room_photo, tmp_path, verb, device):
-    failed = run_command(verb, room_photo, "--out", tmp_path / "w", "--device", device)
+    failed = run_command(verb, room_photo, "--out", tmp_path / "w.html", "--device", device)
     assert failed.returncode == 2
     assert f"--device {device}" in failed.stderr
     assert "Traceback" not in failed.stderr

@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -104,6 +105,15 @@ def test_a_lock_is_held_by_one_and_its_file_may_be_deleted_by_the_holder(tmp_pat
     waiting.join(10)
     assert not waiting.is_alive()
     assert lock.exists()
+
+
+def test_a_lock_in_a_folder_that_cannot_be_made_is_refused(tmp_path, monkeypatch):
+    def vanish(self, *arguments, **options):
+        raise FileNotFoundError(2, "No such file or directory", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", vanish)
+    with pytest.raises(InputError, match="cannot be written"), locked(tmp_path / "new" / ".lock", wait=True):
+        pass
 
 
 def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):

@@ -9,10 +9,16 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from tiny_networks import write_paper_model
+from worldstereo.cameras import Cameras
+from worldstereo.cameras.files import write_official
 from worldstereo.depth import DepthPrediction
+from worldstereo.depth.file import FileDepth
 from worldstereo.errors import InputError
 from worldstereo.pipelines.warp import WarpGenerator
 from worldstereo.pipelines.world import Settings, WorldPipeline
@@ -74,6 +80,49 @@ def test_the_same_request_again_changes_nothing_and_another_one_is_refused(pipel
         pipeline(room_photo, folder, replace(SMALL, trajectories=("pan-left:5",)))
 
 
+def test_files_of_other_content_make_another_world(pipeline, room_photo, tmp_path):
+    camera, depth = tmp_path / "camera.json", tmp_path / "depth.npy"
+    write_official(camera, Cameras.from_fov(60.0, 144, 96))
+    np.save(depth, np.full((96, 144), 2.0, np.float32))
+    settings = replace(SMALL, camera=camera, trajectories=("orbit-right:4",))
+    from_file = WorldPipeline(WarpGenerator(), FileDepth(depth, 0.5, others=FlatDepth))
+    from_file(room_photo, tmp_path / "w", settings)
+    from_file(room_photo, tmp_path / "w", settings)
+    with pytest.raises(InputError, match="another depth scale"):
+        WorldPipeline(WarpGenerator(), FileDepth(depth, 2.0, others=FlatDepth))(room_photo, tmp_path / "w", settings)
+    np.save(depth, np.full((96, 144), 3.0, np.float32))
+    changed = WorldPipeline(WarpGenerator(), FileDepth(depth, 0.5, others=FlatDepth))
+    with pytest.raises(InputError, match=r"made from other contents of .*depth\.npy"):
+        changed(room_photo, tmp_path / "w", settings)
+
+
+def test_weights_of_other_content_make_another_world(room_photo, tmp_path):
+    model = write_paper_model(tmp_path / "model")
+    settings = replace(SMALL, short_side=None, frames=None, trajectories=("orbit-right:4",))
+    WorldPipeline.from_pretrained(str(model), depth="nano")(room_photo, tmp_path / "w", settings)
+    weights = next(path for path in sorted(model.rglob("*.safetensors")) if "control" in str(path))
+    tensors = {name: value + 0.01 for name, value in load_file(weights).items()}
+    save_file(tensors, weights)
+    with pytest.raises(InputError, match=r"made from other contents of .*model"):
+        WorldPipeline.from_pretrained(str(model), depth="nano")(room_photo, tmp_path / "w", settings)
+
+
+def test_a_world_from_before_files_had_fingerprints_is_still_the_same(pipeline, room_photo, tmp_path):
+    pipeline(room_photo, tmp_path / "w", SMALL)
+    path = tmp_path / "w" / "world.json"
+    value = json.loads(path.read_text())
+    for name in ("depth_scale", "file_fingerprint"):
+        del value["request"][name]
+    path.write_text(json.dumps(value))
+    pipeline(room_photo, tmp_path / "w", SMALL)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 10**30])
+def test_a_seed_out_of_range_is_refused_before_anything_is_written(seed):
+    with pytest.raises(InputError, match=f"--seed {seed}: must lie between 0 and 4294967295"):
+        replace(SMALL, seed=seed)
+
+
 def test_a_folder_with_other_things_is_refused_untouched(pipeline, room_photo, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"not empty .*notes\.txt"):
@@ -93,6 +142,32 @@ def test_extending_keeps_the_finished_clips_and_can_leave_from_a_generated_frame
     torch.testing.assert_close(clips[1].cameras.cam_from_world[0], clips[0].cameras.cam_from_world[3])
     with pytest.raises(InputError, match="--start 7:0"):
         pipeline.extend(world, ["pan-left:5"], start="7:0")
+
+
+@pytest.mark.parametrize("finished", [0, 1])
+def test_extending_stopped_and_asked_for_again_adds_the_clips_once(pipeline, room_photo, tmp_path, finished):
+    wanted = ["pan-left:5", "pan-right:5"]
+    uninterrupted = pipeline(room_photo, tmp_path / "whole", replace(SMALL, trajectories=("orbit-right:8",)))
+    pipeline.extend(uninterrupted, wanted)
+    world = pipeline(room_photo, tmp_path / "w", replace(SMALL, trajectories=("orbit-right:8",)))
+    whole_clip = pipeline._make_clip
+    made = []
+
+    def stopped(world, index, *rest):
+        if len(made) == finished:
+            raise KeyboardInterrupt
+        made.append(index)
+        whole_clip(world, index, *rest)
+
+    pipeline._make_clip = stopped
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.extend(world, wanted)
+    del pipeline._make_clip
+    pipeline.extend(World(tmp_path / "w"), wanted)
+    assert frame_hashes(tmp_path / "w") == frame_hashes(tmp_path / "whole")
+    assert len(World(tmp_path / "w").clips) == 3
+    pipeline.extend(World(tmp_path / "w"), ["pan-left:5"])
+    assert len(World(tmp_path / "w").clips) == 4
 
 
 def test_one_process_at_a_time(tmp_path):

@@ -1,7 +1,7 @@
 """Dataclasses out of JSON, the types of all fields checked."""
 
 import math
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -14,7 +14,8 @@ _WORDS = {str: "text", int: "a whole number", float: "a finite number", bool: "t
 
 
 def read_record(kind: type[Record], values: Any, path: Path, mend: str, field: str = "") -> Record:
-    """The dataclass whose fields have these values; fields of `values` that it does not have are ignored.
+    """The dataclass whose fields have these values; fields of `values` that it does not have are ignored, and those
+    that are missing have their defaults.
 
     Fields are text, numbers, booleans, objects, null, tuples (lists in JSON), dataclasses, or a union of these.
 
@@ -22,7 +23,7 @@ def read_record(kind: type[Record], values: Any, path: Path, mend: str, field: s
         path: of the file, and `field` of the values in it, for errors; `mend` says what to do about them.
 
     Raises:
-        InputError: a field is missing or of another type.
+        InputError: a field without default is missing, or one is of another type.
     """
     if not isinstance(values, dict):
         raise InputError(f"{path}: {_named(field)} must be an object; {mend}")
@@ -31,6 +32,8 @@ def read_record(kind: type[Record], values: Any, path: Path, mend: str, field: s
     for entry in fields(kind):  # type: ignore[arg-type]
         place = f"{field}.{entry.name}" if field else entry.name
         if entry.name not in values:
+            if entry.default is not MISSING or entry.default_factory is not MISSING:
+                continue
             raise InputError(f"{path}: the field '{place}' is missing; {mend}")
         read[entry.name] = _read(hints[entry.name], values[entry.name], path, mend, place)
     return kind(**read)

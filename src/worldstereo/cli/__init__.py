@@ -8,6 +8,8 @@ import typer
 from worldstereo.cli import batch, distill, evaluate, export, extend, generate, info, preview, reconstruct, train, view
 from worldstereo.errors import InputError
 
+_INTERRUPTED = 130  # typer's exit code after Ctrl-C
+
 app = typer.Typer(
     name="worldstereo",
     help="From one photograph or 360° panorama: consistent videos along exact camera paths, and a 3D scene.",
@@ -44,6 +46,7 @@ def main() -> None:
     except InputError as error:
         print(f"worldstereo: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nworldstereo: stopped; run the same command again to go on where it stopped", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:
+            print("\nworldstereo: stopped; run the same command again to go on where it stopped", file=sys.stderr)
+        raise

@@ -29,6 +29,7 @@ def preview(
     device: options.DeviceOption = "cpu",
 ) -> None:
     """Draw the chosen paths in the scene, as a picture and an interactive page."""
+    from worldstereo.errors import InputError
     from worldstereo.images import load_picture, save_png
     from worldstereo.pipelines.generator_options import Placement
     from worldstereo.pipelines.world import WorldPipeline
@@ -36,15 +37,20 @@ def preview(
 
     settings = options.make_settings(trajectory, preset, projection, camera, fov, short_side, frames, squeeze, seed=0)
     page = out or picture.with_name(f"{picture.stem}.preview.html")
+    drawing = page.with_suffix(".png")
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--out {page}: is a page's name, so let it end in .html; the drawing is written beside it")
+    if drawing.exists() and picture.exists() and drawing.samefile(picture):
+        raise InputError(f"--out {page}: the drawing beside it would overwrite {picture}; choose another name")
     pipeline = WorldPipeline.from_pretrained(model, depth=depth, depth_scale=depth_scale, placement=Placement(device))
     begun, paths = pipeline.start(load_picture(picture), settings)
     sketches = [PathSketch(str(path.trajectory), path.cameras) for path in paths]
     cloud, sky, scale = begun.lifted.cloud, begun.lifted.sky, begun.scale
     unit = ("m", 1.0) if scale.metric else ("r", scale.radius)
-    save_png(page.with_suffix(".png"), draw_preview(cloud, sketches, sky, begun.input_cameras, unit))
+    save_png(drawing, draw_preview(cloud, sketches, sky, begun.input_cameras, unit))
     title = f"Camera paths for {picture.name}"
     write_preview_page(page, cloud, sky, sketches, begun.picture, begun.input_cameras, unit, title)
     for path in paths:
         shortened = "" if path.fraction == 1 else f" (shortened to {path.fraction:.0%} to keep clear of the scene)"
         typer.echo(f"{path.trajectory}{shortened}")
-    typer.echo(f"look at {page} and {page.with_suffix('.png')}")
+    typer.echo(f"look at {page} and {drawing}")

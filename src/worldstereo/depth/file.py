@@ -53,7 +53,7 @@ class FileDepth:
             )
         self.name = str(path)
         self._path = path
-        self._metric = depth_scale is not None
+        self.depth_scale = depth_scale
         self._others = others
         values = torch.from_numpy(_clean(_read(path), path))
         self._depth = values * (1.0 if depth_scale is None else depth_scale)
@@ -78,13 +78,13 @@ class FileDepth:
         depth = self.at_size(image.shape[2], image.shape[1])
         sky: Bool[Tensor, "h w"] = torch.zeros_like(depth, dtype=torch.bool)
         return DepthPrediction(
-            depth.to(image.device), sky.to(image.device), None, self._metric, f"depth file {self._path.name}"
+            depth.to(image.device), sky.to(image.device), None, self.is_metric, f"depth file {self._path.name}"
         )
 
     @property
     def is_metric(self) -> bool:
         """Whether the unit was stated."""
-        return self._metric
+        return self.depth_scale is not None
 
     def at_size(self, width: int, height: int) -> Float[Tensor, "h w"]:
         """The file's values, 0 = unknown, for a picture of `width` × `height`; see `estimate`."""

@@ -11,12 +11,13 @@ import worldstereo
 from worldstereo.cameras.trajectories import parse_trajectory
 from worldstereo.depth.registry import create_depth_estimator
 from worldstereo.errors import InputError
-from worldstereo.evaluation.methods import Method, find_methods, weights_fingerprint
+from worldstereo.evaluation.methods import Method, find_methods
 from worldstereo.evaluation.protocol import Item, OnProgress, Protocol, measured_with, run_items
 from worldstereo.evaluation.protocol_report import write_report
 from worldstereo.evaluation.reference_depth import EXACT
 from worldstereo.evaluation.subjects import Subject, find_subjects
 from worldstereo.evaluation.worlds import WorldMaker
+from worldstereo.models.hub import weights_fingerprint
 from worldstereo.pipelines.world import Settings
 
 _OPTIONS = {"models": "model", "trajectories": "trajectory", "outputs": "output"}
@@ -53,7 +54,7 @@ class ComparisonConfig:
     def __post_init__(self) -> None:
         if self.scenes < 0 or (self.scenes == 0 and self.data is None):
             raise InputError(f"--scenes {self.scenes}: there is nothing to evaluate; give scenes or --data")
-        Settings(short_side=self.short_side, frames=self.frames)  # says what is out of range
+        Settings(short_side=self.short_side, frames=self.frames, seed=self.seed)  # says what is out of range
 
     def settings(self) -> dict[str, Any]:
         """What results depend on, as JSON will give it back."""

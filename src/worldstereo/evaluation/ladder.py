@@ -23,7 +23,6 @@ from worldstereo.evaluation.ladder_clips import (
 )
 from worldstereo.evaluation.ladder_figures import clip_figures, path_figures
 from worldstereo.evaluation.ladder_report import ladder_protocol
-from worldstereo.evaluation.methods import weights_fingerprint
 from worldstereo.evaluation.protocol import (
     PROCEDURAL_SOURCE,
     Item,
@@ -43,7 +42,9 @@ from worldstereo.evaluation.revisits import Crossing, fly, revisit_figures
 from worldstereo.evaluation.rungs import TRUTH, Makers, Rung, find_makers
 from worldstereo.files import read_json
 from worldstereo.images import save_png
+from worldstereo.models.hub import weights_fingerprint
 from worldstereo.pipelines.generator import ClipConditions, VideoGenerator
+from worldstereo.pipelines.world import Settings
 
 _COSTS = {"teacher": 10.0, "student": 1.0}  # roughly, of a clip, for the progress
 _RECIPES = resources.files("worldstereo") / "weights" / "nano" / "recipes"
@@ -77,6 +78,7 @@ class LadderConfig:
     def __post_init__(self) -> None:
         if self.scenes < 0 or (self.scenes == 0 and self.data is None):
             raise InputError(f"--scenes {self.scenes}: there is nothing to evaluate; give scenes or --data")
+        Settings(seed=self.seed)  # says what is out of range
 
     def settings(self) -> dict[str, Any]:
         """What results depend on."""

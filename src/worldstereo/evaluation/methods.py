@@ -1,10 +1,8 @@
 """The generators that a table compares: the baselines, then the models under test."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
@@ -14,7 +12,6 @@ from worldstereo.cameras import Cameras
 from worldstereo.evaluation.baselines import ConstantDepth, NearestFrame
 from worldstereo.geometry.rendering import PointRender
 from worldstereo.memory.global_geometric import GlobalGeometricMemory
-from worldstereo.models.hub import ModelSource
 from worldstereo.pipelines.generator import ClipConditions, VideoGenerator
 from worldstereo.pipelines.generator_options import GeneratorOptions, Placement
 from worldstereo.pipelines.warp import WarpGenerator
@@ -23,8 +20,6 @@ from worldstereo.pipelines.world import create_generator
 CONSTANT_DEPTH = "constant depth"
 NEAREST_FRAME = "nearest frame"
 PULL_PUSH = "pull-push"
-
-_READ = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -116,19 +111,3 @@ def once(create: Callable[[], Any]) -> Callable[[], Any]:
         return made[0]
 
     return get
-
-
-def weights_fingerprint(model: str) -> str | None:
-    """Of a local model's weights: of the names, sizes and beginnings of its files; none for others."""
-    if model == WarpGenerator.name:
-        return None
-    source = ModelSource.parse(model)
-    if not isinstance(source.root, Path):
-        return None
-    digest = hashlib.sha256()
-    folder = source.root / source.subfolder
-    for path in sorted(folder.rglob("*.safetensors")):
-        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(_READ))
-    return digest.hexdigest()[:16]

@@ -13,10 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldstereo.errors import InputError
-from worldstereo.evaluation.methods import weights_fingerprint
 from worldstereo.evaluation.protocol import Figure
 from worldstereo.evaluation.weight_files import Shapes, checked, fingerprint
-from worldstereo.models.hub import ModelFiles, ModelSource
+from worldstereo.models.hub import ModelFiles, ModelSource, weights_fingerprint
 from worldstereo.models.image_encoder import preprocess_image
 from worldstereo.models.pretrained import load_pretrained, loading
 from worldstereo.models.weight_files import read_weights

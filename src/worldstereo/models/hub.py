@@ -7,6 +7,7 @@ model is several times as large as what a run needs of it, so nothing is fetched
 """
 
 import contextlib
+import hashlib
 import os
 import re
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ _CONFIG_OF_PARTS_WITHOUT_WEIGHTS = {
     "image_processor": "preprocessor_config.json",
     "scheduler": "scheduler_config.json",
 }
+_READ = 1 << 20  # bytes of each file of weights that its fingerprint is made of
 _FORMATS = ("*.json", "*.safetensors", "*.model", "*.txt")  # pickled weights are never fetched
 
 
@@ -88,6 +90,24 @@ class ModelSource:
 
     def __str__(self) -> str:
         return f"{self.root}:{self.subfolder}" if self.subfolder else str(self.root)
+
+
+def weights_fingerprint(model: str) -> str | None:
+    """Of the weights of a shipped model or one in a folder: of the names, sizes and beginnings of its files; none for
+    others."""
+    try:
+        source = ModelSource.parse(model)
+    except InputError:
+        return None
+    if not isinstance(source.root, Path):
+        return None
+    digest = hashlib.sha256()
+    folder = source.root / source.subfolder
+    for path in sorted(folder.rglob("*.safetensors")):
+        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_READ))
+    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)

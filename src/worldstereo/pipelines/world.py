@@ -15,19 +15,21 @@ from worldstereo.cameras.files import read_cameras, write_official
 from worldstereo.cameras.trajectories import (
     Obstacles,
     SceneScale,
+    Spline,
     Trajectory,
     parse_trajectory,
     preset,
     shorten_to_clear,
 )
 from worldstereo.depth import DepthEstimator
+from worldstereo.depth.file import FileDepth
 from worldstereo.depth.registry import create_depth_estimator
 from worldstereo.errors import InputError
 from worldstereo.files import write_json
 from worldstereo.images import Picture, load_picture
 from worldstereo.memory.global_geometric import GlobalGeometricMemory
 from worldstereo.memory.spatial_stereo import SpatialStereoMemory, update_indices
-from worldstereo.models.hub import DEFAULT_MODEL
+from worldstereo.models.hub import DEFAULT_MODEL, weights_fingerprint
 from worldstereo.pipelines.generator import ClipConditions, VideoGenerator
 from worldstereo.pipelines.generator_options import GeneratorOptions, Placement
 from worldstereo.pipelines.generators import Generators
@@ -45,6 +47,7 @@ from worldstereo.video import write_video
 
 FRAMES_PER_SECOND = 16
 _FRAMES = 21  # per clip, of a generator that makes any number
+_SEEDS = 2**32
 
 OnProgress = Callable[[str, float], None]
 """Called as (what is being done, share of the whole that is done in [0, 1])."""
@@ -87,6 +90,8 @@ class Settings:
             raise InputError(f"--short-side {self.short_side}: must be a multiple of 16 between 64 and 2160")
         if not 10 <= self.default_fov <= 150:
             raise InputError(f"--fov {self.default_fov:g}: must lie between 10 and 150 degrees")
+        if not 0 <= self.seed < _SEEDS:
+            raise InputError(f"--seed {self.seed}: must lie between 0 and {_SEEDS - 1}")
 
     def paths(self, projection: Projection) -> tuple[Trajectory, ...]:
         """The trajectories asked for, or those of the preset."""
@@ -219,6 +224,8 @@ class WorldPipeline:
     ) -> World:
         """Add clips to a world, with all its memory; clips that an earlier run left unfinished come first.
 
+        Where these are the last that the same call added before it was stopped, they are finished and not added again.
+
         Args:
             start: "input", or "CLIP:FRAME" (e.g. "0:20") to leave from a generated frame.
 
@@ -234,7 +241,15 @@ class WorldPipeline:
         parsed = [parse_trajectory(text) for text in trajectories]
         with exclusive(world.folder), fixed_threads():
             world.reload()
+            wanted = [(str(trajectory), start) for trajectory in parsed]
+            added = len(world.clips) - len(wanted)
+            was_begun = world.kept_clips >= added and wanted == [
+                (plan.trajectory, plan.start) for plan in world.manifest.clips[added:]
+            ]
+            unfinished = not world.is_done
             self._make_clips(world, on_progress)
+            if unfinished and was_begun:
+                return world
             camera = world.frame_camera(start)
             scale = SceneScale(world.manifest.radius, world.manifest.metric, torch.tensor(world.manifest.up))
             paths = plan_paths(parsed, camera, scale, world.memory, request.frames)
@@ -258,6 +273,8 @@ class WorldPipeline:
 
     def _request(self, picture: Picture, settings: Settings) -> Request:
         projection = resolve_projection(picture, settings.projection)
+        trajectories = settings.paths(projection)
+        file = self.depth if isinstance(self.depth, FileDepth) else None
         return Request(
             picture_sha256=hashlib.sha256(picture.path.read_bytes()).hexdigest(),
             projection=projection,
@@ -265,13 +282,15 @@ class WorldPipeline:
             camera="" if settings.camera is None else str(settings.camera),
             model=self.generator.name,
             options=self.generator.options,
-            trajectories=tuple(str(trajectory) for trajectory in settings.paths(projection)),
+            trajectories=tuple(str(trajectory) for trajectory in trajectories),
             seed=settings.seed,
             frames=self._frames(settings),
             size=self._clip_size(picture, settings),
             squeeze=settings.squeeze,
             default_fov=settings.default_fov,
             software=worldstereo.__version__,
+            depth_scale=None if file is None else file.depth_scale,
+            file_fingerprint=_fingerprints(self.generator.name, file, settings.camera, trajectories),
         )
 
     def _make_clips(self, world: World, on_progress: OnProgress) -> None:
@@ -345,6 +364,17 @@ class WorldPipeline:
         memory.save(world.cloud_path(index))
         clip.mark_done(world.manifest.fingerprint(index))
         world.forget_old_clouds()
+
+
+def _fingerprints(
+    model: str, depth: FileDepth | None, camera: Path | None, trajectories: Sequence[Trajectory]
+) -> dict[str, str]:
+    """Of the model's weights and of all files that a world is made from, by name."""
+    paths = [move.source for trajectory in trajectories for move in trajectory.moves if isinstance(move, Spline)]
+    named = [*paths, *([] if depth is None else [depth.name]), *([] if camera is None else [str(camera)])]
+    found = {name: hashlib.sha256(Path(name).read_bytes()).hexdigest()[:16] for name in named if Path(name).is_file()}
+    weights = weights_fingerprint(model)
+    return found if weights is None else {**found, model: weights}
 
 
 def _restore_bank(world: World, clips: Sequence[Clip]) -> SpatialStereoMemory:

@@ -19,7 +19,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,12 @@ _CONVENTIONS = {
 
 @dataclass(frozen=True)
 class Request:
-    """Everything that decides the content of a world; two runs of equal requests give equal frames."""
+    """Everything that decides the content of a world; two runs of equal requests give equal frames.
+
+    Attributes:
+        depth_scale: metres per unit of a depth file, where stated.
+        file_fingerprint: of the contents of named files, and of the model's weights where they lie in a folder.
+    """
 
     picture_sha256: str
     projection: str
@@ -80,6 +85,8 @@ class Request:
     squeeze: bool
     default_fov: float
     software: str
+    depth_scale: float | None = None
+    file_fingerprint: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -240,8 +247,14 @@ class World:
             raise InputError(f"{folder}: is a file; choose another folder with --out")
         if cls.exists(folder):
             have = cls(folder).manifest.request
+            before, now = have.file_fingerprint, request.file_fingerprint
+            if changed := [name for name in now if before.get(name, now[name]) != now[name]]:
+                raise InputError(
+                    f"{folder}: already holds a world made from other contents of {changed[0]}; choose another folder "
+                    f"with --out"
+                )
             for name, wanted in asdict(request).items():
-                if getattr(have, name) != wanted:
+                if name != "file_fingerprint" and getattr(have, name) != wanted:
                     raise InputError(
                         f"{folder}: already holds a world with another {name.replace('_', ' ')} "
                         f"({_brief(getattr(have, name))}, not {_brief(wanted)}); choose another folder with --out"
