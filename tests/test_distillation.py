@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from test_nano_depth import die_after_a_checkpoint
 from test_train_video import SMALL, logged, made_clip, weights_of
 from tiny_networks import take_a_tensor_out, write_paper_model
 from worldstereo.cli import app
@@ -90,6 +91,29 @@ def test_a_stopped_run_goes_on_with_the_same_curve(folders, tmp_path):
         assert torch.equal(weights_of(resumed / "backbone")[name], value), name
 
 
+def test_a_run_killed_between_checkpoint_and_backbone_still_gives_the_backbone(folders, tmp_path, monkeypatch):
+    whole = distill_video(config_of(folders, tmp_path / "whole", steps=1, learning_rate=0.01))
+    killed = config_of(folders, tmp_path / "killed", steps=1, learning_rate=0.01)
+    die_after_a_checkpoint(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        distill_video(killed)
+    monkeypatch.undo()
+    backbone = distill_video(killed) / "backbone"
+    for file in (whole / "backbone").glob("*.safetensors"):
+        assert (backbone / file.name).read_bytes() == file.read_bytes()
+        assert file.read_bytes() != (folders["start"] / "backbone" / file.name).read_bytes()
+
+
+def test_a_run_goes_on_only_with_its_teacher(folders, tmp_path):
+    config = config_of(folders, tmp_path / "run", steps=1)
+    distill_video(config)
+    start = shutil.copytree(folders["start"], tmp_path / "start")
+    distill_video(replace(config, start=start, steps=2))  # the same files elsewhere
+    take_a_tensor_out(start / "backbone")
+    with pytest.raises(InputError, match=r"^start: the files of .*start are not those .* choose another run folder"):
+        distill_video(replace(config, start=start, steps=2))
+
+
 def test_a_lost_checkpoint_begins_with_the_teacher_again(folders, tmp_path):
     config = config_of(folders, tmp_path, steps=1)
     distill_video(config)
@@ -130,6 +154,7 @@ def test_a_teacher_that_lacks_a_tensor_is_not_left_random(folders, tmp_path):
     start = shutil.copytree(folders["start"], tmp_path / "start")
     config = config_of(folders, tmp_path / "run", start=start, steps=1)
     distill_video(config)
+    (tmp_path / "run" / "beginning.json").unlink()  # as in runs from before it was kept
     take_a_tensor_out(start / "backbone")
     with pytest.raises(InputError, match=r"backbone: the weights of this KeyframeTransformer lack [\w.]+; fetch"):
         distill_video(replace(config, steps=2))
@@ -169,6 +194,12 @@ def test_the_command(folders, tmp_path):
         ({"dmd": {"step": 4}}, "'step' is unknown"),
         ({"dmd": {"steps": 4.5}}, "must be a whole number"),
         ({"dmd": {"steps": 0}}, "steps and fake_updates"),
+        ({"dmd": {"steps": float("inf")}}, "the field 'dmd' .* of a wrong kind"),
+        ({"dmd": {"seed": -1}}, "seed is -1 but must be a whole number of at least 0"),
+        ({"dmd": {"guidance": float("inf")}}, "guidance and clip_norm must be positive and finite"),
+        ({"start": None}, "the field 'start' is None, of a wrong kind"),
+        ({"seed": -1}, "seed is -1 but must be a whole number of at least 0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan but must be positive and finite"),
         ({"stage": "camera"}, "'stage' is unknown"),
         ({"learning_rate": 0}, "learning_rate"),
         ({"batch_size": 0}, "batch_size"),

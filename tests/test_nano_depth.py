@@ -30,6 +30,7 @@ from worldstereo.training.depth import train_depth
 from worldstereo.training.depth_config import DepthTrainingConfig, read_training_config
 from worldstereo.training.depth_losses import depth_loss
 from worldstereo.training.depth_samples import draw_batch, draw_hint
+from worldstereo.training.loop import TrainingState
 from worldstereo.training.muon import Muon, orthogonalized
 from worldstereo.training.painted_skies import paint_sky
 
@@ -329,6 +330,73 @@ def test_resumed_training_gives_the_same_weights(tmp_path):
         train_depth(
             DepthTrainingConfig(**{**vars(training_config(tmp_path, 4, "whole")), "network": DepthNetworkConfig()})
         )
+
+
+def die_after_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it is undone, a run ends as soon as its first checkpoint is written."""
+    save = TrainingState.save
+
+    def killed(state: TrainingState, path: Path) -> None:
+        save(state, path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainingState, "save", killed)
+
+
+def test_a_run_killed_between_checkpoint_and_weights_still_gives_the_weights(tmp_path, monkeypatch):
+    whole = train_depth(training_config(tmp_path, 2, "whole"))
+    die_after_a_checkpoint(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train_depth(training_config(tmp_path, 2, "killed"))
+    assert not (tmp_path / "killed" / "weights").exists()
+    monkeypatch.undo()
+    weights = train_depth(training_config(tmp_path, 2, "killed"))
+    for file in ("model.safetensors", "config.json"):
+        assert (weights / file).read_bytes() == (whole / file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: b"hello world, this is no checkpoint",
+        lambda whole: b"",
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: bytes(len(whole)),
+    ],
+)
+def test_a_damaged_checkpoint_is_one_sentence(tmp_path, damage):
+    config = training_config(tmp_path, 1, "run")
+    train_depth(config)
+    path = config.run_folder / "checkpoint.pt"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match=r"checkpoint\.pt: is no checkpoint, or a damaged one \(\w+\); delete it"):
+        train_depth(config)
+
+
+@pytest.mark.parametrize("field", ["step", "network", "average", "optimizers"])
+def test_a_checkpoint_without_a_field_is_one_sentence(tmp_path, field):
+    config = training_config(tmp_path, 1, "run")
+    train_depth(config)
+    path = config.run_folder / "checkpoint.pt"
+    values = torch.load(path, weights_only=True)
+    torch.save({name: value for name, value in values.items() if name != field}, path)
+    with pytest.raises(InputError, match=r"checkpoint\.pt: is no checkpoint, or a damaged one"):
+        train_depth(config)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learning_rate": -1.0}, "learning_rate is -1.0 but must be finite and at least 0"),
+        ({"adam_learning_rate": float("nan")}, "adam_learning_rate is nan but must be finite and at least 0"),
+        ({"seed": -1}, "seed is -1 but must be a whole number of at least 0"),
+        ({"procedural_share": 0.5, "procedural_count": 0}, "procedural_count is 0 but must be a whole number"),
+        ({"growth": ((0, float("nan")),)}, "growth must begin with step 0 and have finite factors"),
+    ],
+)
+def test_numbers_that_no_run_can_have_are_named(tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        replace(training_config(tmp_path, 1, "run"), **change)
 
 
 def test_a_run_folder_belongs_to_one_run(tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import types
 from dataclasses import replace
@@ -16,11 +17,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import multiprocessing
 from typer.testing import CliRunner
 
-from test_nano_depth import write_posed
+from test_nano_depth import die_after_a_checkpoint, write_posed
 from tiny_networks import FRAMES, HEIGHT, WIDTH, take_a_tensor_out, write_paper_model
 from worldstereo.cameras import Cameras
 from worldstereo.cli import app
@@ -331,19 +332,91 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(folders, tmp_path, monkeypat
         train_video(replace(config, stage="stereo"))
 
 
-def test_passes_and_batches_are_alike_in_a_whole_run(folders, tmp_path, monkeypatch) -> None:
-    """Two passes of one clip a step, against one of two; the sources give the same clips."""
+def test_a_run_killed_between_checkpoint_and_model_still_gives_the_model(folders, tmp_path, monkeypatch) -> None:
+    rates = {"optimizer": "adamw", "adam_learning_rate": 0.05}
+    whole = train_video(config_of(folders, tmp_path / "whole", **rates))
+    config = config_of(folders, tmp_path / "killed", **rates)
+    begun = weights_of(begin_model(config) / "control")
+    die_after_a_checkpoint(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train_video(config)
+    monkeypatch.undo()
+    left = weights_of(tmp_path / "killed" / "model" / "control")
+    assert all(torch.equal(left[name], value) for name, value in begun.items())
+    model = train_video(config)
+    for file in (whole / "control").iterdir():
+        assert (model / "control" / file.name).read_bytes() == file.read_bytes()
+    assert logged(tmp_path / "killed") == logged(tmp_path / "whole")
 
-    def numbered(self: Any, index: int) -> list[TrainingClip]:
-        return [made_clip(index * self._batch_size + place) for place in range(self._batch_size)]
 
-    monkeypatch.setattr("worldstereo.training.clip_mixture.ClipMixture.batch", numbered)
+def copied_start(folders: dict[str, Path], folder: Path) -> Path:
+    """The same model elsewhere, whose backbone has other values."""
+    shutil.copytree(folders["start"], folder)
+    (file,) = (folder / "backbone").glob("*.safetensors")
+    save_file({name: value + 0.1 for name, value in load_file(file).items()}, file, {"format": "pt"})
+    return folder
+
+
+def test_a_run_goes_on_only_with_what_it_began_with(folders, tmp_path) -> None:
+    config = config_of(folders, tmp_path / "run", "camera", steps=1)
+    train_video(config)
+    with pytest.raises(InputError, match=r"^stage: the run in .*run began with 'camera', not with 'ggm'; choose"):
+        train_video(replace(config, stage="ggm"))
+    with pytest.raises(InputError, match=r"^start: the files of .*other are not those .* began with \(.*start\); choo"):
+        train_video(replace(config, start=copied_start(folders, tmp_path / "other")))
+    with pytest.raises(InputError, match=r"^control\.num_layers: the run in .*run began with None, not with 3; choose"):
+        train_video(replace(config, control={"num_layers": 3}))
+    moved = shutil.copytree(folders["start"], tmp_path / "moved")
+    train_video(replace(config, start=moved, steps=2))
+    assert [step for step, _ in logged(tmp_path / "run")] == [1, 2]
+    record = tmp_path / "run" / "beginning.json"
+    record.write_text("[]")
+    with pytest.raises(InputError, match=r"beginning\.json: is damaged; choose another run folder"):
+        train_video(config)
+
+
+def test_a_run_from_before_beginnings_were_kept_goes_on(folders, tmp_path) -> None:
+    config = config_of(folders, tmp_path / "run", "camera", steps=1)
+    train_video(config)
+    (tmp_path / "run" / "beginning.json").unlink()
+    train_video(replace(config, stage="ggm", steps=2, start=tmp_path / "gone"))
+    assert [step for step, _ in logged(tmp_path / "run")] == [1, 2]
+
+
+def test_a_wrong_model_config_can_be_corrected(folders, tmp_path) -> None:
+    whole = {"start": None, "steps": 1, **new_model(folders)}
+    config = config_of(folders, tmp_path / "run", "backbone", **whole)
+    without = {name: value for name, value in config.model.items() if name != "nframe"}
+    with pytest.raises(InputError, match=r"^model: the field 'nframe' is missing"):
+        train_video(replace(config, model=without))
+    assert not (tmp_path / "run" / "model").exists()
+    with pytest.raises(InputError, match="the field 'scheduler' is missing"):  # seen when the model is loaded
+        train_video(replace(config, model={name: x for name, x in config.model.items() if name != "scheduler"}))
+    model = train_video(config)
+    assert json.loads((model / "config.json").read_text())["scheduler"] == config.model["scheduler"]
+    with pytest.raises(InputError, match=r"^autoencoder: .*nowhere is no autoencoder's folder"):
+        train_video(replace(config, run_folder=tmp_path / "other", autoencoder=tmp_path / "nowhere"))
+    for fields in ({"num_attention_heads": 0}, {"num_attention_heads": -2}, {"text_dim": "a"}):
+        with pytest.raises(InputError, match=r"^backbone: "):
+            train_video(replace(config, run_folder=tmp_path / "other", backbone=BACKBONE | fields))
+    assert not (tmp_path / "other" / "model").exists()
+
+
+def test_passes_and_batches_are_alike_in_a_whole_run(folders, tmp_path) -> None:
+    """Two passes of one clip a step, against one of two: the same clips, and new worlds in the same steps."""
+    options = {"width": 48, "height": 32, "frames": 3, "trajectories": 1, "steps_per_world": 2}
+    sources = (
+        ClipSourceConfig("shards", folder=folders["clips"], weight=0.5),
+        ClipSourceConfig("procedural", options=options),
+    )
     runs = {"passes": (1, 2), "batch": (2, 1)}
     for name, (size, passes) in runs.items():
-        train_video(config_of(folders, tmp_path / name, batch_size=size, accumulation=passes, optimizer="adamw"))
+        changes = {"batch_size": size, "accumulation": passes, "steps": 4, "optimizer": "adamw"}
+        train_video(config_of(folders, tmp_path / name, sources=sources, samples=sources[:1], **changes))
     for figure in ("total", "gradient_norm"):
         one, other = (dict(logged(tmp_path / name, figure)) for name in runs)
         assert one == pytest.approx(other, rel=1e-3)
+        assert len(one) == 4
 
 
 def test_lanes_share_a_batch_and_change_nothing(folders, tmp_path) -> None:
@@ -476,7 +549,7 @@ def test_a_batch_without_any_reference_is_no_error(folders, tmp_path, monkeypatc
     alone = made_clip(1)
     none = replace(alone.inputs, reference_of_target=torch.full((3,), -1))
     monkeypatch.setattr(
-        "worldstereo.training.clip_mixture.ClipMixture.batch", lambda self, step: [replace(alone, inputs=none)]
+        "worldstereo.training.clip_mixture.ClipMixture.batch", lambda self, index, step: [replace(alone, inputs=none)]
     )
     train_video(config_of(folders, tmp_path / "run", "stereo", steps=1))
     assert logged(tmp_path / "run", "gradient_norm")[0][1] == 0
@@ -500,11 +573,27 @@ def test_every_kind_of_source_gives_clips(folders, tmp_path) -> None:
         ClipSourceConfig("posed", folder=tmp_path / "walk", options=sizes | {"strides": [1, 2], "seed": 3}),
     )
     for source in sources:
-        (clip,) = clip_mixture([source], STAGES["stereo"].recipe, 1, 0, "cpu").batch(5)
+        (clip,) = clip_mixture([source], STAGES["stereo"].recipe, 1, 0, "cpu").batch(5, 5)
         assert clip.frames.shape == (3, 3, 32, 48)
     wrong = ClipSourceConfig("procedural", options={"speed": 2})
     with pytest.raises(InputError, match="procedural one has a wrong option"):
         clip_mixture([wrong], STAGES["stereo"].recipe, 1, 0, "cpu")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"seed": -1},
+        {"steps_per_world": 0},
+        {"height": 0},
+        {"frames": 1},
+        {"share": [0.5, 0.1]},
+    ],
+)
+def test_a_wrong_option_of_a_source_is_named(option) -> None:
+    source = ClipSourceConfig("procedural", options=option)
+    with pytest.raises(InputError, match=f"^sources, the procedural one: {next(iter(option))} is .* but must be"):
+        clip_mixture([source], STAGES["stereo"].recipe, 1, 0, "cpu")
 
 
 def test_clips_made_ahead_come_in_order() -> None:
@@ -521,10 +610,15 @@ def test_clips_made_ahead_come_in_order() -> None:
         ({"start": None}, "start is missing"),
         ({"stage": "backbone", "start": None}, "autoencoder or model is missing"),
         ({"sources": ()}, "sources is empty"),
-        ({"lanes": 0}, "lanes is 0 but must be at least 1"),
-        ({"accumulation": 0}, "accumulation is 0 but must be at least 1"),
+        ({"lanes": 0}, "lanes is 0 but must be a whole number of at least 1"),
+        ({"accumulation": 0}, "accumulation is 0 but must be a whole number of at least 1"),
+        ({"seed": -1}, "seed is -1 but must be a whole number of at least 0"),
         ({"drop_text": 1.5}, "drop_text is 1.5 but must be between 0 and 1"),
-        ({"hole_weight": -1.0}, "hole_weight is -1.0 but must not be negative"),
+        ({"hole_weight": -1.0}, "hole_weight is -1.0 but must be finite and at least 0"),
+        ({"learning_rate": -1.0}, "^learning_rate is -1.0 but must be finite and at least 0"),
+        ({"adam_learning_rate": float("nan")}, "adam_learning_rate is nan but must be finite and at least 0"),
+        ({"time_mean": float("nan")}, "time_mean is nan but must be between -100 and 100"),
+        ({"largest_file": "15"}, "largest_file is '15' but must be a size such as '15MB'"),
         ({"decay_steps": 3}, "decay_steps is 3 but must be at most steps, 2"),
         ({"mixed_precision": "fp16"}, "mixed_precision is 'fp16'"),
         ({"optimizer": "sgd"}, "optimizer is 'sgd'"),
@@ -585,11 +679,42 @@ def test_a_config_file_and_its_mistakes(folders, tmp_path) -> None:
         ({"sources": [{"kind": "films"}]}, "kind is 'films'"),
         ({"sources": [{"kind": "shards"}]}, "'shards' has no folder"),
         ({"sources": [{"kind": "procedural", "wait": 1}]}, "the field 'sources' .* of a wrong kind"),
+        ({"sources": [{"kind": "procedural", "weight": float("nan")}]}, "a source's weight is nan but must be"),
+        ({"learning_rate": 10**400}, "the field 'learning_rate' .* of a wrong kind"),
         ({"steps": 3}, "config.json: decay_steps is 4"),
     ):
         path.write_text(json.dumps(values | change))
         with pytest.raises(InputError, match=message):
             read_video_config(path, tmp_path / "run")
+    path.write_text(json.dumps({name: value for name, value in values.items() if name != "sources"}))
+    with pytest.raises(InputError, match=r"config\.json: the field 'sources' is missing; add it"):
+        read_video_config(path, tmp_path / "run")
+
+
+def test_options_of_a_wrong_kind_are_named(tmp_path) -> None:
+    """In a process of its own: in this one, the checks of types that tests switch on would find them first."""
+    wrong = [{"width": "a"}, {"seed": "x"}, {"steps_per_world": "x"}, {"share": [0.1]}, {"share": "x"}, {"frames": 2.5}]
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps([None, *wrong]))
+    script = """if True:
+        import json, sys
+        from worldstereo.errors import InputError
+        from worldstereo.training.clip_sources import clip_mixture
+        from worldstereo.training.stages import STAGES
+        from worldstereo.training.video_config import ClipSourceConfig
+
+        for options in json.load(open(sys.argv[1])):
+            try:
+                source = ClipSourceConfig("procedural", options=options)
+                clip_mixture([source], STAGES["ggm"].recipe, 1, 0, "cpu")
+            except InputError as error:
+                print(error)
+    """
+    result = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    first, *others = result.stdout.splitlines()
+    assert first == "a source's options are None but must be an object of fields"
+    for line, option in zip(others, wrong, strict=True):
+        assert line.startswith(f"sources, the procedural one: {next(iter(option))} is "), line
 
 
 def test_the_command_trains_a_stage(folders, tmp_path) -> None:
@@ -661,6 +786,17 @@ def test_the_autoencoder_goes_on_where_it_stopped(tmp_path) -> None:
         assert torch.equal(one, other)
 
 
+def test_an_autoencoder_killed_between_checkpoint_and_weights_is_still_made(tmp_path, monkeypatch) -> None:
+    whole = train_autoencoder(autoencoder_config(tmp_path, "whole", steps=2))
+    die_after_a_checkpoint(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train_autoencoder(autoencoder_config(tmp_path, "killed", steps=2))
+    monkeypatch.undo()
+    again = train_autoencoder(autoencoder_config(tmp_path, "killed", steps=2))
+    for file in whole.iterdir():
+        assert (again / file.name).read_bytes() == file.read_bytes()
+
+
 def test_gradient_errors_see_edges_and_not_shades() -> None:
     assert gradient_error(torch.full((1, 3, 16, 16), 0.3)) == 0
     edge = torch.zeros(1, 3, 16, 16)
@@ -671,8 +807,10 @@ def test_gradient_errors_see_edges_and_not_shades() -> None:
 def test_bad_settings_of_the_autoencoder_are_named(tmp_path) -> None:
     with pytest.raises(InputError, match="sources is empty"):
         autoencoder_config(tmp_path, "run", sources=())
-    with pytest.raises(InputError, match="crop is 0"):
+    with pytest.raises(InputError, match="crop is 0 but must be a whole number"):
         autoencoder_config(tmp_path, "run", crop=0)
+    with pytest.raises(InputError, match="procedural_count is 0 but must be a whole number of at least 1"):
+        autoencoder_config(tmp_path, "run", procedural_share=0.5, procedural_count=0)
     with pytest.raises(InputError, match="network: no such autoencoder"):
         train_autoencoder(autoencoder_config(tmp_path, "run", network={"wings": 2}))
     path = tmp_path / "config.json"

@@ -339,23 +339,39 @@ def stored(clips: list[TrainingClip]) -> list[TrainingClip]:
     return [clip_from_tensors(clip.name, clip_to_tensors(clip)) for clip in clips]
 
 
-def test_batches_depend_on_seed_and_step_alone(tmp_path):
+def test_batches_depend_on_seed_number_and_step_alone(tmp_path):
     maker = replace(MAKER, trajectories=1, frames=3)
     write_clip_shards(tmp_path, 2, 0, maker)
     sources = [(ShardClips(tmp_path), 3.0), (MadeClips(maker, seed=7, steps_per_world=2), 1.0)]
-    forward = [ClipMixture(sources, 3, seed=1).batch(step) for step in range(4)]
+    forward = [ClipMixture(sources, 3, seed=1).batch(step, step) for step in range(4)]
     mixture = ClipMixture(sources, 3, seed=1)
-    backward = {step: mixture.batch(step) for step in (3, 1, 0, 2)}
+    backward = {step: mixture.batch(step, step) for step in (3, 1, 0, 2)}
     for step, batch in enumerate(forward):
         assert all(same(a, b) for a, b in zip(batch, backward[step], strict=True))
     names = {clip.name for batch in forward for clip in batch}
     assert any(name.startswith("procedural/7") or name.startswith("procedural/8") for name in names)
     assert any(name.startswith(("procedural/0", "procedural/1")) for name in names)
     other = ClipMixture(sources, 3, seed=2)
-    assert any(not same(a, b) for step in range(4) for a, b in zip(other.batch(step), forward[step], strict=True))
-    for bad in ([], [(sources[0][0], 0.0)]):
+    assert any(not same(a, b) for step in range(4) for a, b in zip(other.batch(step, step), forward[step], strict=True))
+    for bad in ([], [(sources[0][0], 0.0)], [(sources[0][0], float("nan"))]):
         with pytest.raises(InputError, match="positive weights"):
             ClipMixture(bad, 3, seed=1)
+
+
+def test_a_step_has_the_same_clips_in_one_batch_and_in_several(clips):
+    def make(seed: int) -> list[TrainingClip]:
+        return [replace(clip, name=f"{seed}/{clip.name}") for clip in clips[:3]]
+
+    def names(batch_size: int, batches: int) -> list[list[str]]:
+        sources = [(MadeClips(make, 0, 2), 2.0), (MadeClips(make, 100, 1), 1.0)]
+        mixture = ClipMixture(sources, batch_size, seed=3)
+        indices = [(step, range(step * batches, (step + 1) * batches)) for step in range(8)]
+        return [[clip.name for index in some for clip in mixture.batch(index, step)] for step, some in indices]
+
+    whole = names(6, 1)
+    assert names(3, 2) == names(1, 6) == whole
+    assert len({tuple(step) for step in whole}) == 8
+    assert {int(name.split("/")[0]) for step in whole for name in step} <= {*range(4), *range(100, 108)}
 
 
 def test_threads_share_the_worlds_that_one_of_them_makes(clips):
@@ -365,11 +381,11 @@ def test_threads_share_the_worlds_that_one_of_them_makes(clips):
         asked.append(seed)
         return [replace(clip, name=f"{seed}/{clip.name}") for clip in clips[:3]]
 
-    one_by_one = [ClipMixture([(MadeClips(make, 0, 2, worlds=3), 1.0)], 4, seed=0).batch(step) for step in range(12)]
+    one_by_one = [ClipMixture([(MadeClips(make, 0, 2, worlds=3), 1.0)], 4, seed=0).batch(i, i) for i in range(12)]
     asked.clear()
     shared = ClipMixture([(MadeClips(make, 0, 2, worlds=3), 1.0)], 4, seed=0)
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(shared.batch, range(12)))
+        together = list(pool.map(shared.batch, range(12), range(12)))
     assert sorted(asked) == sorted(set(asked))
     assert all(same(a, b) for x, y in zip(one_by_one, together, strict=True) for a, b in zip(x, y, strict=True))
     assert len({clip.name.split("/")[0] for clip in together[11]}) > 1
@@ -504,6 +520,8 @@ def test_a_posed_video_becomes_clips(pictures, tmp_path):
     assert all(same(a, b) for a, b in zip(maker(0), (clip, back), strict=True))
     with pytest.raises(InputError, match="too few for clips of 13"):
         PosedClips((video,))
+    with pytest.raises(InputError, match=r"strides is \(2, 1\) but must be two whole numbers"):
+        PosedClips((video,), frames=4, strides=(2, 1))
     with pytest.raises(InputError, match="name a depth back-end"):
         PosedClips((replace(video, depths=(None,) * len(video)),), frames=4)
 
@@ -512,6 +530,6 @@ def test_recipes_and_makers_out_of_range_are_refused():
     for wrong in ({"dropped": 1.5}, {"overlap": (0.9, 0.3)}, {"extra_views": -1}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             ClipRecipe(**wrong)
-    for wrong in ({"frames": 1}, {"share": (0.0, 1.0)}):
-        with pytest.raises(InputError, match=str(next(iter(wrong.values())))[:3].replace("(", r"\(")):
+    for wrong in ({"frames": 1}, {"share": (0.0, 1.0)}, {"share": (0.5, 0.1)}, {"width": 0}):
+        with pytest.raises(InputError, match=f"^{next(iter(wrong))} is "):
             ProceduralClips(**wrong)

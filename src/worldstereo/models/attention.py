@@ -57,7 +57,7 @@ class Attention(nn.Module, AttentionModuleMixin):
 
     def __init__(self, channels: int, heads: int, eps: float, core: AttentionCore) -> None:
         super().__init__()
-        if channels % heads:
+        if heads < 1 or channels % heads:
             raise ValueError(f"{channels} channels cannot be shared among {heads} heads")
         self.heads = heads
         self.to_q = nn.Linear(channels, channels)

@@ -25,6 +25,7 @@ from worldstereo.training.frame_pools import FramePools, read_frame_pools
 from worldstereo.training.loop import (
     DataClock,
     Occasion,
+    Saving,
     Schedule,
     TrainingLog,
     TrainingProgress,
@@ -88,8 +89,7 @@ def train_autoencoder(
             optimizer.zero_grad()
         return {name: value.detach() for name, value in terms.items()}, len(frames)
 
-    def save() -> None:
-        state.save(checkpoint)
+    def export() -> None:
         with state.averaged():
             _fit_normalisation(network, pools, config)
             write_part(folder, network, "1GB")
@@ -112,7 +112,8 @@ def train_autoencoder(
         Schedule(config.steps, config.warmup_steps, config.decay_steps),
         take_step,
         log,
-        [Occasion(config.checkpoint_seconds, save), Occasion(config.sheet_seconds, show)],
+        Saving(checkpoint, config.checkpoint_seconds, export),
+        [Occasion(config.sheet_seconds, show)],
         config.ema_decay,
         on_progress,
         clock,

@@ -4,8 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from worldstereo.errors import InputError
-from worldstereo.training.config_file import read_config
+from worldstereo.training.config_file import read_config, require_number, require_whole
 from worldstereo.training.frames_config import FrameTrainingConfig, frame_fields
 
 
@@ -43,12 +42,9 @@ class AutoencoderTrainingConfig(FrameTrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("batch_size", "crop", "normalisation_frames"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)} but must be at least 1")
-        for name in ("gradient_weight", "latent_noise", "latent_weight", "held_out_procedural"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} is {getattr(self, name)} but must not be negative")
+        require_whole(self, 1, "batch_size", "crop", "normalisation_frames")
+        require_whole(self, 0, "held_out_procedural")
+        require_number(self, 0, "gradient_weight", "latent_noise", "latent_weight")
 
 
 def read_autoencoder_config(

@@ -1,6 +1,7 @@
 """Where training clips come from: shards on disk, makers, and several sources mixed by weight."""
 
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from worldstereo.errors import InputError
 from worldstereo.files import write_tensors
+from worldstereo.training.config_file import require_whole
 from worldstereo.training.training_clip import TrainingClip, clip_from_tensors, clip_to_tensors
 
 ClipMaker = Callable[[int], list[TrainingClip]]
@@ -23,6 +25,7 @@ _Stored = tuple[str, dict[str, Tensor]]
 
 _FORMAT = "worldstereo-clips-1"
 _SPARE_WORLDS = 4  # for threads that work on steps apart
+_CLIP_STREAM = 2  # beside those of the same seed that noise and times are drawn from
 
 
 @runtime_checkable
@@ -30,7 +33,7 @@ class ClipSource(Protocol):
     """Gives clips, each a function of the step and the generator alone, whatever was asked for before."""
 
     def draw(self, step: int, rng: np.random.Generator) -> TrainingClip:
-        """A clip for a training step."""
+        """A clip for a step of training."""
         ...
 
 
@@ -42,23 +45,28 @@ class ClipMixture:
         Args:
             sources: each with its share of the clips, relative to the others'.
             batch_size: clips per batch.
-            seed: batches are a function of (seed, step).
+            seed: a clip is a function of it, the clip's number in the run and the step.
 
         Raises:
             InputError: no source, or a weight or batch size that is not positive.
         """
-        if not sources or any(weight <= 0 for _, weight in sources) or batch_size < 1:
+        if not sources or not all(0 < weight < math.inf for _, weight in sources) or batch_size < 1:
             raise InputError("a mixture needs a source, positive weights and at least one clip per batch")
         weights = np.array([weight for _, weight in sources], np.float64)
         self._sources = [source for source, _ in sources]
         self._shares = weights / weights.sum()
         self._batch_size, self._seed = batch_size, seed
 
-    def batch(self, step: int) -> list[TrainingClip]:
-        """The clips of a training step; see `collate`."""
+    def batch(self, index: int, step: int) -> list[TrainingClip]:
+        """The clips of a batch; see `collate`. However a step is divided into batches, its clips are the same.
+
+        Args:
+            index: of the batch, counted over all steps, passes and processes.
+            step: of training, which the batch belongs to.
+        """
         clips = []
-        for place in range(self._batch_size):
-            rng = np.random.default_rng([self._seed, step, place])
+        for number in range(index * self._batch_size, (index + 1) * self._batch_size):
+            rng = np.random.default_rng([self._seed, _CLIP_STREAM, number])
             source = self._sources[int(rng.choice(len(self._sources), p=self._shares))]
             clips.append(source.draw(step, rng))
         return clips
@@ -79,19 +87,19 @@ class MadeClips:
             worlds: at most so many give the clips of a step; at the beginning there is one.
 
         Raises:
-            InputError: a number that is not positive.
+            InputError: a number is not whole or too small.
         """
-        if steps_per_world < 1 or worlds < 1:
-            raise InputError(f"steps_per_world {steps_per_world} and worlds {worlds} must be positive")
-        self._make, self._seed = make, seed
-        self._steps_per_world, self._worlds = steps_per_world, worlds
+        self._make, self.seed = make, seed
+        self.steps_per_world, self.worlds = steps_per_world, worlds
+        require_whole(self, 0, "seed")
+        require_whole(self, 1, "steps_per_world", "worlds")
         self._made: OrderedDict[int, Future[list[_Stored]]] = OrderedDict()
         self._lock = Lock()
 
     def draw(self, step: int, rng: np.random.Generator) -> TrainingClip:
         """One of the clips of one of the step's worlds."""
-        newest = step // self._steps_per_world
-        stored = self._clips(self._seed + int(rng.integers(max(0, newest + 1 - self._worlds), newest + 1)))
+        newest = step // self.steps_per_world
+        stored = self._clips(self.seed + int(rng.integers(max(0, newest + 1 - self.worlds), newest + 1)))
         return clip_from_tensors(*stored[int(rng.integers(len(stored)))])
 
     def _clips(self, seed: int) -> list[_Stored]:
@@ -101,7 +109,7 @@ class MadeClips:
             mine = made is None
             if made is None:
                 made = self._made[seed] = Future()
-                while len(self._made) > self._worlds + _SPARE_WORLDS:
+                while len(self._made) > self.worlds + _SPARE_WORLDS:
                     self._made.popitem(last=False)
             self._made.move_to_end(seed)
         if mine:

@@ -51,12 +51,13 @@ def _source(source: ClipSourceConfig, recipe: ClipRecipe, seed: int, device: str
         assert source.folder is not None  # checked by the config
         return ShardClips(source.folder)
     options: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in source.options.items()}
-    first, steps_per_world = int(options.pop("seed", seed)), int(options.pop("steps_per_world", 1))
+    first, steps_per_world = options.pop("seed", seed), options.pop("steps_per_world", 1)
     try:
-        make = _maker(source, options | {"recipe": recipe}, device)
+        return MadeClips(_maker(source, options | {"recipe": recipe}, device), first, steps_per_world)
     except TypeError as error:
         raise InputError(f"sources: the {source.kind} one has a wrong option ({error})") from error
-    return MadeClips(make, first, steps_per_world)
+    except InputError as error:
+        raise InputError(f"sources, the {source.kind} one: {error}") from error
 
 
 def _maker(source: ClipSourceConfig, options: dict[str, Any], device: str) -> ClipMaker:

@@ -3,8 +3,9 @@
 A further field, `cuda`, is an object of fields that replace the others on a GPU.
 """
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args
@@ -62,8 +63,11 @@ def read_config(
     for name, value in (values | dict(instead or {})).items():
         try:
             found[name] = convert[name](value) if name in convert else _plain(types[name], value)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise InputError(f"{path}: the field '{name}' is {value!r}, of a wrong kind ({error})") from error
+    for field in fields(config_class):  # type: ignore[arg-type]
+        if field.name not in found | given and field.default is field.default_factory is MISSING:
+            raise InputError(f"{path}: the field '{field.name}' is missing; add it")
     try:
         return config_class(**found, **given)
     except InputError as error:
@@ -81,6 +85,27 @@ def _plain(kind: Any, value: Any) -> Any:
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise TypeError(f"it must be {wanted}")
     return kind(value)
+
+
+def require_whole(owner: object, least: int, *names: str) -> None:
+    """Raises:
+    InputError: one of these attributes is no whole number, or less than `least`.
+    """
+    for name in names:
+        value = getattr(owner, name)
+        if not isinstance(value, int) or value < least:
+            raise InputError(f"{name} is {value!r} but must be a whole number of at least {least}")
+
+
+def require_number(owner: object, least: int, *names: str, most: int | None = None) -> None:
+    """Raises:
+    InputError: one of these attributes is no finite number, or not from `least` to `most`.
+    """
+    wanted = f"finite and at least {least}" if most is None else f"between {least} and {most}"
+    for name in names:
+        value = getattr(owner, name)
+        if not (isinstance(value, int | float) and least <= value < math.inf) or (most is not None and value > most):
+            raise InputError(f"{name} is {value!r} but must be {wanted}")
 
 
 def require_precision(mixed_precision: str) -> None:

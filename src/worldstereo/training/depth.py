@@ -16,7 +16,7 @@ from worldstereo.training.depth_losses import depth_loss
 from worldstereo.training.depth_samples import draw_batch
 from worldstereo.training.frame_pools import FramePools, read_frame_pools
 from worldstereo.training.loop import (
-    Occasion,
+    Saving,
     Schedule,
     TrainingLog,
     TrainingProgress,
@@ -56,16 +56,17 @@ def train_depth(config: DepthTrainingConfig, on_progress: Callable[[TrainingProg
     if checkpoint.is_file():
         state.load(checkpoint)
 
-    def save() -> None:
-        state.save(checkpoint)
-        export_weights(weights, config.network, state.average, state.step)
-
     train_steps(
         state,
         Schedule(config.steps, config.warmup_steps, config.decay_steps),
         lambda step: _train_step(config, step, pools, network, optimizers),
         TrainingLog(config.run_folder, state.step),
-        [Occasion(config.checkpoint_seconds, save)],
+        Saving(
+            checkpoint,
+            config.checkpoint_seconds,
+            lambda: export_weights(weights, config.network, state.average, state.step),
+        ),
+        [],
         config.ema_decay,
         on_progress,
     )

@@ -1,5 +1,6 @@
 """The configuration of a nano depth training run, and its JSON form."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from worldstereo.errors import InputError
 from worldstereo.models.depth_network import DepthNetworkConfig
-from worldstereo.training.config_file import read_config, require_precision
+from worldstereo.training.config_file import read_config, require_number, require_precision, require_whole
 from worldstereo.training.frames_config import FrameTrainingConfig, frame_fields
 
 
@@ -40,10 +41,11 @@ class DepthTrainingConfig(FrameTrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_precision(self.mixed_precision)
-        if self.batch_pixels < 1:
-            raise InputError(f"batch_pixels is {self.batch_pixels} but must be at least 1")
-        if not self.growth or self.growth[0][0] != 0 or any(factor < 0.2 for _, factor in self.growth):
-            raise InputError("growth must begin with step 0 and have factors of at least 0.2")
+        require_whole(self, 1, "batch_pixels")
+        require_number(self, 0, "adam_learning_rate")
+        require_number(self, 0, "hint_share", most=1)
+        if not self.growth or self.growth[0][0] != 0 or not all(0.2 <= factor < math.inf for _, factor in self.growth):
+            raise InputError("growth must begin with step 0 and have finite factors of at least 0.2")
 
 
 def read_training_config(

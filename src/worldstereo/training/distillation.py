@@ -23,13 +23,14 @@ from worldstereo.models.paper import PaperTransformer
 from worldstereo.models.pretrained import load_complete
 from worldstereo.models.transformer import KeyframeTransformer
 from worldstereo.pipelines.keyframe_video import KeyframeVideoPipeline
+from worldstereo.training.beginning import Beginning
 from worldstereo.training.clip_sources import clip_mixture, in_advance
 from worldstereo.training.distillation_config import DistillationConfig
 from worldstereo.training.dmd import DistributionMatching, DmdBatch
 from worldstereo.training.flow_matching import TIME_STEPS
 from worldstereo.training.loop import (
     DataClock,
-    Occasion,
+    Saving,
     Schedule,
     TrainingLog,
     TrainingProgress,
@@ -90,7 +91,7 @@ def distill_video(
     updates = (config.dmd.fake_updates + 1) * processes
     mixture = clip_mixture(config.sources, recipe, config.batch_size, config.seed, device)
     numbers = range(state.step * updates + process, config.steps * updates, processes)
-    clips = in_advance(mixture.batch, numbers, config.loaders)
+    clips = in_advance(lambda number: mixture.batch(number, number // processes), numbers, config.loaders)
     text = pipeline.encode_prompts((config.prompt, pipeline.clip_format.negative_prompt)).to(device)
 
     clock = DataClock()
@@ -105,21 +106,18 @@ def distill_video(
         terms = {"total": losses.difference, "fake": losses.fake}
         return {name: accelerator.reduce(x, "mean") for name, x in terms.items()}, updates * config.batch_size
 
-    def save() -> None:
-        state.save(checkpoint)
+    def export() -> None:
         weights = {k.removeprefix("student."): x for k, x in state.average.items() if k.startswith("student.")}
         write_part(folder / "backbone", student.backbone, config.largest_file, weights)
 
     log = TrainingLog(config.run_folder, state.step) if accelerator.is_main_process else None
-    occasions = [Occasion(config.checkpoint_seconds, save)]
-    if log:
-        occasions.append(sample_sheets(pipeline, training, state, log, device))
     train_steps(
         state,
         Schedule(config.steps, config.warmup_steps, config.decay_steps),
         take_step,
         log,
-        occasions if log else [],
+        Saving(checkpoint, config.checkpoint_seconds, export) if log else None,
+        [sample_sheets(pipeline, training, state, log, device)] if log else [],
         config.ema_decay,
         on_progress if log else None,
         clock,
@@ -160,13 +158,21 @@ def dmd_batch(pipeline: KeyframeVideoPipeline, clips: Sequence[TrainingClip], te
 
 
 def _begin(config: DistillationConfig) -> Path:
-    """A copy of the teacher's folder in the run folder, made if it is not there, whose config says few steps."""
+    """A copy of the teacher's folder in the run folder, made if it is not there, whose config says few steps.
+
+    Raises:
+        InputError: the run began with another teacher, or is another stage's.
+    """
     folder = config.run_folder / "model"
+    beginning = Beginning.of("distill", {"start": config.start})
     if not folder.is_dir():
         config.run_folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=config.run_folder, prefix=".writing-") as temporary:
             made = shutil.copytree(config.start, Path(temporary) / "model")
+            beginning.keep(config.run_folder)  # first, so that no model is without
             os.replace(made, folder)
+    elif kept := Beginning.kept(config.run_folder):
+        kept.require_same(beginning, config.run_folder)
     few_steps = {
         "dmd_start_steps": config.dmd.last_step_time,
         "dmd_end_steps": TIME_STEPS,

@@ -1,5 +1,6 @@
 """The configuration of a distillation, and its JSON form."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -50,8 +51,9 @@ class DistillationConfig:
         for part in ("backbone", "control"):
             if not (self.start / part).is_dir():
                 raise InputError(f"start: {self.start} has no {part}/, so it is no teacher for the camera task")
-        if min(self.learning_rate, self.fake_learning_rate) <= 0:
-            raise InputError("learning_rate and fake_learning_rate must be positive")
+        for name in ("learning_rate", "fake_learning_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} is {getattr(self, name)} but must be positive and finite")
         self.as_training()
 
     def as_training(self) -> VideoTrainingConfig:
@@ -86,7 +88,7 @@ def read_distillation_config(
 
 
 def _fields(root: Path) -> dict[str, Callable[[Any], Any]]:
-    return source_fields(root) | {"dmd": _dmd}
+    return source_fields(root) | {"start": lambda folder: root / folder, "dmd": _dmd}  # a start there must be
 
 
 def _dmd(values: dict[str, Any]) -> DmdConfig:

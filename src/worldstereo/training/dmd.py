@@ -13,6 +13,7 @@ generator steps, no regression, the generator is trained on inputs from its own 
 2603.02049; 4 steps, 5 fake updates, guidance 5 of the real score only, gradient through the last step alone).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from worldstereo.errors import InputError
 from worldstereo.schedulers.few_step import FewStepFlowScheduler
+from worldstereo.training.config_file import require_whole
 from worldstereo.training.flow_matching import TIME_STEPS
 
 _LEAST_DISTANCE = 1e-5
@@ -60,12 +62,13 @@ class DmdConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_whole(self, 0, "seed")
         if self.steps < 1 or self.fake_updates < 1 or not 0 <= self.last_step_time < TIME_STEPS:
             raise InputError("steps and fake_updates must be at least 1, and last_step_time in [0, 1000)")
         if not 0 < self.least_time < self.most_time <= 1:
             raise InputError("least_time and most_time must be increasing within (0, 1]")
-        if min(self.shift, self.score_shift, self.guidance, self.clip_norm) <= 0:
-            raise InputError("shift, score_shift, guidance and clip_norm must be positive")
+        if not all(0 < x < math.inf for x in (self.shift, self.score_shift, self.guidance, self.clip_norm)):
+            raise InputError("shift, score_shift, guidance and clip_norm must be positive and finite")
 
     def scheduler(self) -> FewStepFlowScheduler:
         """The generator's sampler."""

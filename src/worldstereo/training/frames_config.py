@@ -1,5 +1,6 @@
 """What configurations of training on single frames have in common."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from worldstereo.data.rgbd import RgbdSource
 from worldstereo.errors import InputError
+from worldstereo.training.config_file import require_number, require_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +42,18 @@ class FrameTrainingConfig:
     checkpoint_seconds: float = 120.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.procedural_share <= 1:
-            raise InputError(f"procedural_share is {self.procedural_share} but must be between 0 and 1")
+        require_number(self, 0, "procedural_share", "ema_decay", most=1)
+        require_number(self, 0, "learning_rate", "weight_decay")
+        require_whole(self, 0, "warmup_steps", "decay_steps", "seed")
+        require_whole(self, 1, "steps")
+        if self.procedural_share > 0:
+            require_whole(self, 1, "procedural_count")
         if self.procedural_share < 1 and not self.sources:
             raise InputError("sources is empty: without folders of real frames procedural_share must be 1")
-        if self.steps < 1:
-            raise InputError(f"steps is {self.steps} but must be at least 1")
-        if not 0 <= self.decay_steps <= self.steps:
-            raise InputError(f"decay_steps is {self.decay_steps} but must be from 0 to steps, {self.steps}")
+        if any(not 0 < source.weight < math.inf for source in self.sources):
+            raise InputError("sources: every weight must be positive and finite")
+        if self.decay_steps > self.steps:
+            raise InputError(f"decay_steps is {self.decay_steps} but must be at most steps, {self.steps}")
 
 
 def frame_fields(root: Path) -> dict[str, Callable[[Any], Any]]:

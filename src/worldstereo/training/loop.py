@@ -5,6 +5,7 @@ ended early, by resuming it with another number of steps. Weights that are shipp
 """
 
 import contextlib
+import functools
 import json
 import math
 import time
@@ -165,19 +166,24 @@ class TrainingState:
         """
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError) as error:
-            raise InputError(f"{path}: cannot be read ({error}); delete it, or choose another run folder") from error
-        if {name: x.shape for name, x in state["network"].items()} != {n: x.shape for n, x in self.tensors.items()}:
+            step, optimizers = int(state["step"]), list(state["optimizers"])
+            shapes = [{n: x.shape for n, x in state[name].items()} for name in ("network", "average")]
+        except Exception as error:  # what reading raises depends on the bytes
+            raise InputError(
+                f"{path}: is no checkpoint, or a damaged one ({type(error).__name__}); delete it, or choose another "
+                f"run folder"
+            ) from error
+        if shapes != 2 * [{name: x.shape for name, x in self.tensors.items()}]:
             raise InputError(f"{path}: belongs to another network; choose another run folder")
         try:
-            for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+            for optimizer, values in zip(self.optimizers, optimizers, strict=True):
                 optimizer.load_state_dict(values)
-        except ValueError as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: was written with another optimizer; choose another run folder") from error
         self._fill(state["network"])
         for name, value in state["average"].items():
             self.average[name].copy_(value)
-        self.step = int(state["step"])
+        self.step = step
 
     @torch.no_grad()
     def _fill(self, values: Mapping[str, Tensor]) -> None:
@@ -248,11 +254,32 @@ class Occasion:
     action: Callable[[], None]
 
 
+@dataclass(frozen=True)
+class Saving:
+    """How a run is kept: as a checkpoint, then as an export for use.
+
+    Attributes:
+        checkpoint: the file that the run goes on from.
+        seconds: from one time to the next.
+        export: of one state it always writes the same.
+    """
+
+    checkpoint: Path
+    seconds: float
+    export: Callable[[], None]
+
+    def save(self, state: TrainingState) -> None:
+        """Write both."""
+        state.save(self.checkpoint)
+        self.export()
+
+
 def train_steps(
     state: TrainingState,
     schedule: Schedule,
     take_step: Callable[[int], tuple[dict[str, Tensor], int]],
     log: TrainingLog | None,
+    saving: Saving | None,
     occasions: Sequence[Occasion],
     ema_decay: float,
     on_progress: Callable[[TrainingProgress], None] | None,
@@ -261,12 +288,18 @@ def train_steps(
 ) -> None:
     """Take the steps that are left, or those that begin before a deadline, but at least one.
 
+    Where none is left, the run may have been killed between its last checkpoint and export: the export is made again.
+
     Args:
         take_step: from the number of a step to its losses, one of them "total", and the number of its samples.
-        log: none in processes that do not report.
+        log, saving: none in processes that do not report.
         clock: of the waiting for data in `take_step`.
         deadline: by `time.monotonic()`; then all occasions come once more, as at the end. For a single process.
     """
+    if saving:
+        occasions = [Occasion(saving.seconds, functools.partial(saving.save, state)), *occasions]
+        if state.step >= schedule.steps:
+            saving.export()
     now = time.monotonic()
     reported, due = now, [now + occasion.seconds for occasion in occasions]
     losses: list[Tensor] = []

@@ -20,6 +20,8 @@ from worldstereo.models.pretrained import load_complete
 from worldstereo.models.stereo_branch import StereoBranch
 from worldstereo.models.text_encoder import save_prompt_embeddings
 from worldstereo.models.transformer import KeyframeTransformer
+from worldstereo.pipelines.loading import Fields, read_clip_format
+from worldstereo.training.beginning import Beginning
 from worldstereo.training.stages import STAGES
 from worldstereo.training.video_config import VideoTrainingConfig
 
@@ -34,29 +36,37 @@ def begin_model(config: VideoTrainingConfig) -> Path:
 
     It holds the parts of the stage: those that `config.start` has, and new ones. A new backbone that predicts
     residuals gives zeros at first; new branches' patch embeddings start as copies of the backbone's, where as wide.
+    The model's config.json follows the configuration also when the run goes on.
 
     Raises:
-        InputError: `start` lacks a part that the stage needs, a part's config is wrong, or the run is another stage's.
+        InputError: `start` lacks a part that the stage needs, a config is wrong, or the run is another stage's or began
+            with another model.
     """
     folder, stage = config.run_folder / "model", STAGES[config.stage]
     if folder.is_dir():
         if lacking := [part for part in stage.parts if not (folder / part).is_dir()]:
             raise InputError(f"{folder}: has no {lacking[0]}/, it belongs to another stage; choose another run folder")
+        if kept := Beginning.kept(config.run_folder):
+            kept.require_same(_beginning(config), config.run_folder)
+            if read_json(folder / "config.json") != (values := _model_fields(config)):
+                write_json(folder / "config.json", values)
         return folder
+    values = _model_fields(config)
     config.run_folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=config.run_folder, prefix=".writing-") as temporary:
         made = Path(temporary) / "model"
         if config.start is None:
-            _begin_empty(made, config)
+            _begin_empty(made, config, values["negative_prompt"])
         else:
             _copy_start(made, config.start, stage.parts)
-            write_json(made / "config.json", read_json(config.start / "config.json") | config.model)
+        write_json(made / "config.json", values)
         torch.manual_seed(config.seed)
         for part in stage.parts:
             if not (made / part).is_dir():
                 if part in stage.needs:
                     raise InputError(f"start: {config.start} has no {part}/, which the stage {stage.name} needs")
                 write_part(made / part, _new_part(part, made, config), config.largest_file)
+        _beginning(config).keep(config.run_folder)  # first, so that no model is without
         os.replace(made, folder)
     return folder
 
@@ -78,20 +88,41 @@ def write_part(folder: Path, part: ModelMixin, largest_file: str, weights: Mappi
             os.replace(file, folder / file.name)
 
 
-def _begin_empty(folder: Path, config: VideoTrainingConfig) -> None:
+def _beginning(config: VideoTrainingConfig) -> Beginning:
+    folders = {"start": config.start} if config.start else {"autoencoder": config.autoencoder}
+    return Beginning.of(config.stage, folders, {part: getattr(config, part) for part in STAGES[config.stage].parts})
+
+
+def _model_fields(config: VideoTrainingConfig) -> dict[str, Any]:
+    """Of the model's config.json.
+
+    Raises:
+        InputError: they are none of a model's clips, or `start` is no model folder.
+    """
+    if config.start is None:
+        fields = {"model_type": "worldstereo-paper", "negative_prompt": _NO_PROMPT} | config.model
+    elif (config.start / "config.json").is_file():
+        fields = read_json(config.start / "config.json") | config.model
+    else:
+        raise InputError(f"start: {config.start} is no model folder, it has no config.json")
+    read_clip_format(Fields(fields, "model"))
+    return fields
+
+
+def _begin_empty(folder: Path, config: VideoTrainingConfig, negative_prompt: str) -> None:
     assert config.autoencoder is not None  # checked by the config
+    if not (config.autoencoder / "config.json").is_file():
+        raise InputError(f"autoencoder: {config.autoencoder} is no autoencoder's folder, it has no config.json")
     shutil.copytree(config.autoencoder, folder / "autoencoder")
-    values = {"model_type": "worldstereo-paper", "negative_prompt": _NO_PROMPT} | config.model
-    write_json(folder / "config.json", values)
-    shape = (_PROMPT_TOKENS, config.backbone.get("text_dim", 4096))
-    given = torch.randn(shape, generator=torch.Generator().manual_seed(config.seed))
-    prompts = [config.prompt, values["negative_prompt"]]
+    text_dim = config.backbone.get("text_dim", 4096)
+    if not isinstance(text_dim, int) or text_dim < 1:
+        raise InputError(f"backbone: text_dim is {text_dim!r} but must be a whole number of at least 1")
+    given = torch.randn(_PROMPT_TOKENS, text_dim, generator=torch.Generator().manual_seed(config.seed))
+    prompts = [config.prompt, negative_prompt]
     save_prompt_embeddings(folder / "prompt_embeds.safetensors", torch.stack([given, 0 * given]), prompts)
 
 
 def _copy_start(folder: Path, start: Path, parts: tuple[str, ...]) -> None:
-    if not (start / "config.json").is_file():
-        raise InputError(f"start: {start} is no model folder, it has no config.json")
     folder.mkdir()
     for name in ("autoencoder", *parts):
         if (start / name).is_dir():
@@ -106,7 +137,7 @@ def _new_part(name: str, folder: Path, config: VideoTrainingConfig) -> ModelMixi
         raise InputError(f"{name} is missing: the stage {config.stage} makes this part new and needs its config fields")
     try:
         return _new_backbone(folder, fields) if name == "backbone" else _new_branch(name, folder, fields)
-    except (TypeError, ValueError) as error:
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{name}: no such network can be made ({error})") from error
 
 

@@ -10,6 +10,7 @@ from worldstereo.depth.base import DepthEstimator
 from worldstereo.depth.multiview.posed_depth import estimate_posed_depth
 from worldstereo.errors import InputError
 from worldstereo.training.clip_recipe import ClipRecipe, ClipWorld, make_clip
+from worldstereo.training.config_file import require_whole
 from worldstereo.training.training_clip import TrainingClip
 
 
@@ -39,8 +40,16 @@ class PosedClips:
     depth: DepthEstimator | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.videos or not 1 <= self.strides[0] <= self.strides[1]:
-            raise InputError("posed clips need a video, and strides of at least 1 in order")
+        require_whole(self, 1, "width", "height")
+        require_whole(self, 2, "frames")
+        require_whole(self, 0, "further")
+        match self.strides:
+            case (int() as least, int() as most) if 1 <= least <= most:
+                pass
+            case _:
+                raise InputError(f"strides is {self.strides!r} but must be two whole numbers from 1 in order")
+        if not self.videos:
+            raise InputError("posed clips need a video")
         for video in self.videos:
             if len(video) < 1 + (self.frames - 1) * self.strides[0]:
                 raise InputError(

@@ -12,6 +12,7 @@ from worldstereo.data.procedural import ProceduralScene
 from worldstereo.data.procedural.viewpoints import worth_taking
 from worldstereo.errors import InputError
 from worldstereo.training.clip_recipe import ClipRecipe, ClipWorld, make_clip
+from worldstereo.training.config_file import require_whole
 from worldstereo.training.training_clip import TrainingClip
 
 PATHS = (
@@ -64,10 +65,13 @@ class ProceduralClips:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.frames < 2 or self.trajectories < 1:
-            raise InputError(f"{self.trajectories} trajectories of {self.frames} frames: at least 1 of 2 are needed")
-        if not 0 < self.share[0] <= self.share[1] <= 1:
-            raise InputError(f"share {self.share} must be two numbers in (0, 1] in order")
+        require_whole(self, 1, "width", "height", "trajectories")
+        require_whole(self, 2, "frames")
+        match self.share:
+            case (float() | int() as least, float() | int() as most) if 0 < least <= most <= 1:
+                pass
+            case _:
+                raise InputError(f"share is {self.share!r} but must be two numbers in (0, 1] in order")
 
     def __call__(self, seed: int) -> list[TrainingClip]:
         """All clips of a scene."""

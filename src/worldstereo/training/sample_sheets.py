@@ -21,7 +21,8 @@ _SHEET_FRAMES = 4
 def sample_clips(config: VideoTrainingConfig, device: str) -> list[TrainingClip]:
     """The clips of the picture sheets, the same throughout the run."""
     recipe = STAGES[config.stage].recipe
-    return clip_mixture(config.samples or config.sources, recipe, config.sheet_clips, config.seed + 1, device).batch(0)
+    mixture = clip_mixture(config.samples or config.sources, recipe, config.sheet_clips, config.seed + 1, device)
+    return mixture.batch(0, 0)
 
 
 def sample_sheets(

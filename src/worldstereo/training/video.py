@@ -1,8 +1,8 @@
 """Training of the video model in the paper's layout: flow matching, one stage a run, resumable to the step.
 
 What a stage trains says `STAGES`; everything else stays as it is, bit for bit. Conditions are made by the pipeline that
-also serves them to users. A sample's clip, noise, time and missing conditions are functions of the seed and the
-sample's number in the run, whatever the number of processes and passes.
+also serves them to users. A sample's clip, noise, time and missing conditions are functions of the seed, the sample's
+number in the run and the step, however a step is divided into processes and passes.
 
 Sources: WorldStereo (arXiv 2603.02049) for the stages; logit-normal times: Esser et al. (arXiv 2403.03206), §3.1.
 """
@@ -22,7 +22,7 @@ from worldstereo.training.flow_objective import FlowObjective
 from worldstereo.training.lanes import open_lanes
 from worldstereo.training.loop import (
     DataClock,
-    Occasion,
+    Saving,
     Schedule,
     TrainingLog,
     TrainingProgress,
@@ -90,7 +90,7 @@ def train_video(
     processes, passes = accelerator.num_processes, config.accumulation
     first = state.step * passes * processes + accelerator.process_index
     batches = in_advance(
-        lambda index: (index * config.batch_size, mixture.batch(index)),
+        lambda index: (index * config.batch_size, mixture.batch(index, index // (passes * processes))),
         range(first, config.steps * passes * processes, processes),
         config.loaders,
     )
@@ -119,23 +119,20 @@ def train_video(
         terms["total"] = accelerator.reduce(torch.stack(losses).sum() / passes, "mean")
         return terms, passes * processes * config.batch_size
 
-    def save() -> None:
-        state.save(checkpoint)
+    def export() -> None:
         for part, prefix in zip(stage.trains, prefixes, strict=True):
             weights = {name.removeprefix(prefix): x for name, x in state.average.items() if name.startswith(prefix)}
             write_part(folder / part, getattr(network, part), config.largest_file, weights)
 
     log = TrainingLog(config.run_folder, state.step) if main else None
-    occasions = [Occasion(config.checkpoint_seconds, save)]
-    if log:
-        occasions.append(sample_sheets(pipeline, config, state, log, device))
     with open_lanes(config.lanes) as lanes:
         train_steps(
             state,
             Schedule(config.steps, config.warmup_steps, config.decay_steps),
             take_step,
             log,
-            occasions if main else [],
+            Saving(checkpoint, config.checkpoint_seconds, export) if main else None,
+            [sample_sheets(pipeline, config, state, log, device)] if log else [],
             config.ema_decay,
             on_progress if main else None,
             clock,

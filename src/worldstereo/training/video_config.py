@@ -1,12 +1,14 @@
 """The configuration of a training run of the video model, and its JSON form."""
 
+import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from worldstereo.errors import InputError
-from worldstereo.training.config_file import read_config, require_precision
+from worldstereo.training.config_file import read_config, require_number, require_precision, require_whole
 from worldstereo.training.stages import stage_named
 
 
@@ -35,8 +37,10 @@ class ClipSourceConfig:
             raise InputError(
                 f"a source of kind {self.kind!r} has {self.folder or 'no folder'}: only procedural ones lack it"
             )
-        if self.weight <= 0:
-            raise InputError(f"a source's weight is {self.weight} but must be positive")
+        if not 0 < self.weight < math.inf:
+            raise InputError(f"a source's weight is {self.weight} but must be positive and finite")
+        if not isinstance(self.options, dict):
+            raise InputError(f"a source's options are {self.options!r} but must be an object of fields")
 
 
 @dataclass(frozen=True)
@@ -119,15 +123,13 @@ class VideoTrainingConfig:
             raise InputError("autoencoder or model is missing: a new model needs both, or give a start")
         if not self.sources:
             raise InputError("sources is empty: name at least one source of clips")
-        for name in ("steps", "batch_size", "accumulation", "lanes", "sheet_clips", "sheet_steps"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)} but must be at least 1")
-        for name in ("uniform_time", "drop_text", "drop_render", "drop_rays", "drop_pointmaps", "ema_decay"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)} but must be between 0 and 1")
-        for name in ("time_std", "hole_weight", "weight_decay", "warmup_steps", "decay_steps", "loaders"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} is {getattr(self, name)} but must not be negative")
+        require_whole(self, 1, "steps", "batch_size", "accumulation", "lanes", "sheet_clips", "sheet_steps")
+        require_whole(self, 0, "warmup_steps", "decay_steps", "loaders", "seed")
+        require_number(
+            self, 0, "uniform_time", "drop_text", "drop_render", "drop_rays", "drop_pointmaps", "ema_decay", most=1
+        )
+        require_number(self, 0, "time_std", "hole_weight", "weight_decay", "learning_rate", "adam_learning_rate")
+        require_number(self, -100, "time_mean", most=100)
         if self.decay_steps > self.steps:
             raise InputError(f"decay_steps is {self.decay_steps} but must be at most steps, {self.steps}")
         if self.optimizer not in ("muon", "adamw"):
@@ -135,6 +137,8 @@ class VideoTrainingConfig:
         if self.lanes > 1 and self.device != "cpu":
             raise InputError(f"lanes is {self.lanes} but must be 1 on {self.device}: they are threads of a CPU")
         require_precision(self.mixed_precision)
+        if not re.fullmatch(r"[1-9]\d*[KMGT]B", self.largest_file):
+            raise InputError(f"largest_file is {self.largest_file!r} but must be a size such as '15MB'")
 
 
 def read_video_config(
