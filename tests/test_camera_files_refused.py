@@ -382,3 +382,21 @@ def test_text_and_binary_models_do_not_mix_in_one_folder(tmp_path: Path) -> None
 def test_cameras_with_skew_go_to_the_official_format(tmp_path: Path) -> None:
     write_official(tmp_path / "camera.json", cameras(skew=1.5))
     assert read_cameras(tmp_path / "camera.json").cameras.intrinsics[0, 0, 1] == 1.5
+
+
+@pytest.mark.parametrize(
+    ("offset", "spread", "held"),
+    [((500_000.0, 4_000_000.0, 100.0), 5.0, False), ((500_000.0, 4_000_000.0, 100.0), 500.0, True),
+     ((1.0, 2.0, 3.0), 0.0, True), ((500_000.0, 0.0, 0.0), 0.0, False)],
+)  # fmt: skip
+def test_places_that_single_precision_merges_are_refused_with_their_offset(tmp_path, offset, spread, held):
+    poses = [[[1, 0, 0, -offset[0] - spread * i], [0, 1, 0, -offset[1]], [0, 0, 1, -offset[2]], [0, 0, 0, 1]]
+             for i in range(2)]  # fmt: skip
+    path = tmp_path / "camera.json"
+    intrinsics = [[[60, 0, 32], [0, 60, 24], [0, 0, 1]]] * 2
+    path.write_text(json.dumps({"extrinsic": poses, "intrinsic": intrinsics, "width": 64, "height": 48}))
+    if held:
+        assert len(read_cameras(path).cameras) == 2
+    else:
+        with pytest.raises(InputError, match=r"camera\.json: the cameras stand around \(5.*; subtract that offset"):
+            read_cameras(path)

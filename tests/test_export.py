@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from test_cli import refused, run
 from test_splat_files import accessor_values
 from test_world import SMALL, FlatDepth
 from worldstereo.cameras import Cameras
+from worldstereo.cameras.files import write_official
 from worldstereo.errors import InputError
 from worldstereo.exporters.export import FORMATS, export_world
 from worldstereo.exporters.glb import read_glb
@@ -23,6 +25,8 @@ from worldstereo.exporters.gltf_splats import read_gltf_splats
 from worldstereo.exporters.ply import read_ply_with_normals
 from worldstereo.exporters.splat_ply import read_splat_ply
 from worldstereo.exporters.spz import read_spz
+from worldstereo.exporters.world import finish, finish_once
+from worldstereo.exporters.world_parts import fused_cloud, mesh_of, outdated
 from worldstereo.geometry.splats import GaussianSplats
 from worldstereo.geometry.triangle_mesh import TriangleMesh
 from worldstereo.pipelines.warp import WarpGenerator
@@ -30,6 +34,7 @@ from worldstereo.pipelines.world import WorldPipeline
 from worldstereo.pipelines.world_folder import World
 from worldstereo.reconstruction.folder import ReconstructionFolder
 from worldstereo.reconstruction.fusion import FusedCloud
+from worldstereo.reconstruction.posed_frames import PosedFrames
 
 TOLERANCE = 0.1  # pixels
 
@@ -50,8 +55,8 @@ def world(bare: World, tmp_path_factory: pytest.TempPathFactory) -> World:
     generator = torch.Generator().manual_seed(0)
     normals = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=1)
     folder = ReconstructionFolder(made.folder / "reconstruction")
-    folder.begin(("input",), ())
-    folder.prepare("cloud", {}, ())
+    folder.begin(PosedFrames.of_world(made).names, ())
+    folder.prepare("cloud", {})
     folder.write_cloud(FusedCloud(cloud.points, cloud.colors, normals, torch.ones(count)), cloud[:0])
     folder.finish("cloud", {})
     folder.write_mesh(TriangleMesh(cloud.points, torch.arange(count - count % 3).reshape(-1, 3), cloud.colors))
@@ -306,6 +311,78 @@ def test_the_command_writes_and_refuses_in_one_sentence(monkeypatch, capsys, wor
     assert run(monkeypatch, "export", bare.folder, "-f", "glb", "-o", tmp_path / "m.glb") == 2
     refused(capsys, "run 'worldstereo reconstruct")
     assert not (tmp_path / "m.glb").exists()
+
+
+def test_a_cloud_that_lacks_a_clip_gives_way_to_the_memorys_and_the_command_says_so(
+    monkeypatch, capsys, world, tmp_path
+):
+    old = world.save(tmp_path / "old")
+    record = ReconstructionFolder(old.folder / "reconstruction")
+    kept = tuple(name for name in record.names if not name.startswith(old.clips[1].name))
+    record.begin(kept, ())
+    assert outdated(old).startswith(f"the reconstruction was made before clip {old.clips[1].name}; run")
+    assert run(monkeypatch, "export", old.folder, "-f", "ply", "-o", tmp_path / "cloud.ply") == 0
+    assert f"note: the reconstruction was made before clip {old.clips[1].name}" in capsys.readouterr().out
+    assert read_ply_with_normals(tmp_path / "cloud.ply")[1] is None
+    record.begin((*kept, f"{old.clips[1].name}-003"), ())  # as --kept-only leaves it
+    assert outdated(old) == ""
+    assert fused_cloud(old) is not None
+    (old.clips[1].folder / "done").unlink()
+    record.begin(kept, ())
+    assert outdated(old) == ""
+
+
+def test_the_viewer_shows_the_points_first_where_the_splats_lack_a_clip(world, tmp_path):
+    from worldstereo.cli.view import _content
+
+    assert _content(world).kinds == ("splats", "mesh", "points")
+    old = world.save(tmp_path / "old")
+    ReconstructionFolder(old.folder / "reconstruction").begin(("input",), ())
+    content = _content(old)
+    assert content.kinds == ("points", "splats", "mesh")
+    assert "was made before clips" in content.note
+    assert torch.equal(content.cloud.points, old.point_cloud.points)
+
+
+def test_frames_that_do_not_fit_their_cameras_are_refused_by_the_clips_name(bare, tmp_path):
+    broken = bare.save(tmp_path / "broken")
+    first, second = broken.clips
+    (first.folder / "frames" / "003.png").rename(second.folder / "frames" / "004.png")
+    for format in ("cameras", "colmap", "transforms", "world-mirror"):
+        with pytest.raises(InputError, match=f"^clip {first.name}: .*003.png is missing"):
+            export_world(broken, format, tmp_path / "x")
+    (second.folder / "frames" / "004.png").rename(first.folder / "frames" / "003.png")
+    write_official(second.folder / "cameras.json", second.cameras.resized(72, 48))
+    for format in ("cameras", "colmap", "transforms", "world-mirror"):
+        with pytest.raises(InputError, match=f"^clip {second.name}: its cameras are of 72×48"):
+            export_world(broken, format, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_names_that_no_file_can_have_are_refused(bare, tmp_path):
+    for format in ("cameras", "colmap"):
+        with pytest.raises(InputError, match="cannot be written"):
+            export_world(bare, format, tmp_path / ("x" * 300))
+
+
+def test_damage_is_told_once(world, tmp_path):
+    damaged = world.save(tmp_path / "damaged")
+    (damaged.folder / "reconstruction" / "mesh.safetensors").write_bytes(b"no")
+    with pytest.raises(InputError) as told:
+        mesh_of(damaged)
+    assert str(told.value).count("is damaged") == 1
+
+
+def test_the_report_is_written_anew_after_a_reconstruction(world, tmp_path):
+    seen = world.save(tmp_path / "seen")
+    finish(seen)
+    report, record = seen.folder / "report.html", seen.folder / "reconstruction" / "reconstruction.json"
+    before = report.stat().st_mtime_ns
+    finish_once(seen)
+    assert report.stat().st_mtime_ns == before
+    os.utime(record, ns=(before + 1, before + 1))
+    finish_once(seen)
+    assert report.stat().st_mtime_ns > before
 
 
 def test_the_command_offers_every_format():

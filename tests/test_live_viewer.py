@@ -412,6 +412,19 @@ def test_the_world_is_extended_along_a_drawn_path_and_exported(room_photo: Path,
         viewer.close()
 
 
+def test_an_address_with_colons_stands_in_brackets():
+    class Server:
+        def get_host(self):
+            return "::1"
+
+        def get_port(self):
+            return 8080
+
+    viewer = object.__new__(LiveViewer)
+    viewer._server = Server()
+    assert viewer.address == "http://[::1]:8080"
+
+
 def test_the_verb_serves_until_it_is_interrupted_and_refuses_what_is_no_world(room_photo: Path, tmp_path: Path):
     pytest.importorskip("viser")
     WorldPipeline(WarpGenerator(), FlatDepth())(room_photo, tmp_path / "w", SMALL)

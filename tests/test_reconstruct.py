@@ -19,8 +19,10 @@ from worldstereo.cameras.files import write_official, write_transforms
 from worldstereo.depth.base import DepthPrediction
 from worldstereo.errors import InputError
 from worldstereo.exporters.ply import read_ply
+from worldstereo.exporters.reconstruction import finish_reconstruction
 from worldstereo.exporters.splat_ply import read_splat_ply
 from worldstereo.geometry.point_cloud import PointCloud
+from worldstereo.geometry.triangle_mesh import TriangleMesh
 from worldstereo.images import save_png
 from worldstereo.memory.lifting import lift_picture
 from worldstereo.pipelines.warp import WarpGenerator
@@ -268,10 +270,111 @@ def test_unfinished_and_damaged_clips_are_left_out_with_a_note(world):
     frames = PosedFrames.of_world(world)
     assert frames.notes == ("clips that are not finished are left out: 001-orbit-up-5",)
     assert len(frames) == 1 + 3
-    (world.clips[0].folder / "frames" / "003.png").unlink()
+    picture = world.clips[0].folder / "frames" / "003.png"
+    picture.write_bytes(picture.read_bytes()[:200])
+    frames = PosedFrames.of_world(world)
+    assert "003.png: the picture is damaged" in frames.notes[1]
+    assert frames.names == ("input",)
+    picture.unlink()
     frames = PosedFrames.of_world(world)
     assert "it has 3 frames but 4 cameras" in frames.notes[1]
     assert frames.names == ("input",)
+    (world.clips[0].folder / "cameras.json").unlink()
+    assert "cameras.json: no such file" in PosedFrames.of_world(world).notes[1]
+
+
+def posed_folder(folder: Path) -> Path:
+    """Three pictures of the room with their cameras."""
+    frames, _ = room_frames(places=(0.0, 0.2, 0.4))
+    names = [f"images/{index}.png" for index in range(3)]
+    for index, name in enumerate(names):
+        save_png(folder / name, frames.frame(index))
+    write_transforms(folder / "transforms.json", frames.cameras, names)
+    return folder
+
+
+def test_a_damaged_picture_of_a_folder_is_left_out_with_a_note(tmp_path):
+    folder = posed_folder(tmp_path / "input")
+    damaged = folder / "images" / "1.png"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    frames = PosedFrames.of_folder(folder)
+    assert frames.names == ("0000-0", "0002-2")
+    assert frames.clips == ("input", "input")
+    assert "1.png" in frames.notes[0]
+    assert frames.frame(1).shape[0] == 3
+    for index in (0, 2):
+        (folder / "images" / f"{index}.png").write_bytes(damaged.read_bytes())
+    with pytest.raises(InputError, match="no picture can be used"):
+        PosedFrames.of_folder(folder)
+
+
+@pytest.mark.parametrize("gone", ["depth/f1.safetensors", "cloud.safetensors", "mesh.safetensors"])
+def test_a_result_that_is_gone_or_cut_short_is_made_again_with_what_follows(gone, tmp_path):
+    frames, estimator = room_frames()
+    settings = replace(QUICK, mesh=True)
+    made = reconstruct_frames(frames, tmp_path / "r", estimator, settings)
+    whole = (made.folder / gone).read_bytes()
+    (made.folder / "splats.ply").write_bytes(b"of the old cloud")
+    for harm in (Path.unlink, lambda path: path.write_bytes(whole[:100])):
+        harm(made.folder / gone)
+        again = reconstruct_frames(frames, tmp_path / "r", estimator, settings)
+        assert (made.folder / gone).read_bytes() == whole
+        assert len(again.mesh.faces) > 100
+        assert all(step["done"] for step in again.record["steps"].values())
+
+
+def test_a_record_that_does_not_name_its_files_is_believed(tmp_path):
+    frames, estimator = room_frames()
+    made = reconstruct_frames(frames, tmp_path / "r", estimator, QUICK)
+    path = made.folder / "reconstruction.json"
+    record = json.loads(path.read_text())
+    for step in record["steps"].values():
+        del step["files"]
+    path.write_text(json.dumps(record))
+    asked = estimator.asked
+    reconstruct_frames(frames, tmp_path / "r", estimator, QUICK)
+    assert estimator.asked == asked
+
+
+@pytest.mark.parametrize(
+    ("steps", "field"), [([], "steps"), ({"cloud": 1}, "steps.cloud"), ({"cloud": {"done": True}}, "steps.cloud.key")]
+)
+def test_a_record_of_another_shape_is_refused_by_its_field(steps, field, tmp_path):
+    folder = ReconstructionFolder(tmp_path)
+    folder.begin(("input",), ())
+    path = tmp_path / "reconstruction.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"steps": steps}))
+    with pytest.raises(InputError, match=f"its field '{field}'"):
+        _ = folder.has_cloud
+
+
+def test_steps_do_not_depend_on_those_that_merely_came_before_them(tmp_path):
+    folder = ReconstructionFolder(tmp_path)
+    folder.begin(("input",), ())
+    for step in ("align", "depth", "cloud", "splats", "mesh"):
+        folder.prepare(step, {"key": 1})
+        if step in ("splats", "mesh"):
+            (tmp_path / f"{step}.safetensors").write_bytes(b"made")
+        folder.finish(step, {})
+    (tmp_path / "splats.ply").write_bytes(b"made")
+    assert folder.prepare("splats", {"key": 2})
+    assert (tmp_path / "mesh.safetensors").exists()
+    assert not (tmp_path / "splats.safetensors").exists()
+    assert not (tmp_path / "splats.ply").exists()
+    assert folder.prepare("cloud", {"key": 2})
+    assert not (tmp_path / "mesh.safetensors").exists()
+    assert set(folder.record["steps"]) == {"align", "depth", "cloud"}
+
+
+def test_a_mesh_without_triangles_is_no_file_and_no_error(tmp_path, monkeypatch):
+    nothing = TriangleMesh(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.long), torch.zeros(0, 3))
+    monkeypatch.setattr("worldstereo.reconstruction.reconstruct.build_mesh", lambda field, cloud: nothing)
+    frames, estimator = room_frames()
+    made = reconstruct_frames(frames, tmp_path / "r", estimator, replace(QUICK, mesh=True))
+    assert made.record["steps"]["mesh"]["figures"]["triangles"] == 0
+    assert not made.has_mesh
+    finish_reconstruction(made)
+    assert (made.folder / "point_cloud.ply").exists()
 
 
 def test_clips_of_another_size_are_resized_with_their_cameras(world):
@@ -329,18 +432,21 @@ def test_the_command_reconstructs_a_world_and_survives_a_kill(world):
     assert record["conventions"]["axes"].startswith("OpenCV")
     assert len(read_ply(folder / "point_cloud.ply")) == record["steps"]["cloud"]["figures"]["points"]
     assert (folder / "mesh.glb").stat().st_size > 1000
+    assert "cloud: points" in (world.folder / "report.html").read_text()
     assert not list(Path(folder).rglob(".writing-*"))
 
 
-def test_the_command_reconstructs_a_folder_and_refuses_what_is_neither(tmp_path):
-    frames, _ = room_frames(places=(0.0, 0.2, 0.4))
-    folder = tmp_path / "photos"
-    names = []
-    for index in range(3):
-        names.append(f"images/{index}.png")
-        save_png(folder / names[-1], frames.frame(index))
-    write_transforms(folder / "transforms.json", frames.cameras, names)
-    done = run_command("reconstruct", folder, "--quiet", "--no-mesh")
+def test_the_command_reconstructs_a_folder_and_refuses_what_is_neither(tmp_path, monkeypatch):
+    folder = posed_folder(tmp_path / "photos")
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "mine.txt").write_text("mine")
+    refused = run_command("reconstruct", folder, "--quiet", "--out", foreign)
+    assert refused.returncode == 2
+    assert "holds no reconstruction" in refused.stderr
+    assert [path.name for path in foreign.iterdir()] == ["mine.txt"]
+    monkeypatch.chdir(folder)
+    done = run_command("reconstruct", ".", "--quiet", "--no-mesh")
     assert done.returncode == 0, done.stderr
     made = tmp_path / "photos.reconstruction"
     assert (made / "point_cloud.ply").is_file()

@@ -10,12 +10,12 @@ from worldstereo.cameras import Cameras
 from worldstereo.errors import InputError
 from worldstereo.files import write_tensors
 from worldstereo.geometry import PointCloud
-from worldstereo.reconstruction.folder import ReconstructionFolder, read_tensors
+from worldstereo.reconstruction.folder import CHECKPOINT, FILM, ReconstructionFolder, read_tensors
 from worldstereo.reconstruction.fusion import CloudFusion, FusedCloud
 from worldstereo.reconstruction.posed_frames import PosedFrames
 from worldstereo.reconstruction.reconstruct import ReconstructionSettings, reconstruct_frames
 from worldstereo.reconstruction.splat_optimization import SplatSettings, Stage
-from worldstereo.reconstruction.splat_step import OUTPUTS, reconstruct_splats, splat_views
+from worldstereo.reconstruction.splat_step import reconstruct_splats, splat_views
 from worldstereo.video import read_video
 
 CAMERAS = Cameras.cat([look(x, 10 * x, 32, 24) for x in (0.0, -0.6, -0.3, 0.0, 0.3, 0.6)])
@@ -27,7 +27,7 @@ def finished(folder: Path, cameras: Cameras = CAMERAS) -> tuple[PosedFrames, Rec
     images, depth = see_room(cameras)
     depth[:, :, 0] = 0
     names = tuple(f"frame-{index}" for index in range(len(cameras)))
-    clips = ("input", *["pan"] * (len(cameras) - 1))
+    clips = (None, *["input"] * (len(cameras) - 1))  # a folder may be called so
     nothing = PointCloud.empty()
     frames = PosedFrames(cameras, clips, names, nothing, nothing, lambda index: (images[index] * 255).to(torch.uint8))
     out = ReconstructionFolder(folder)
@@ -49,14 +49,14 @@ def test_writes_splats_and_a_film_of_what_the_frames_show(tmp_path: Path):
     figures = reconstruct_splats(frames, out, 0.5, SETTINGS, lambda _, share: told.append(share))
     assert figures["psnr_after"] > figures["psnr_before"]
     assert figures["held_out_frames"] == 2
-    tensors, _ = read_tensors(tmp_path / OUTPUTS[0])
+    tensors, _ = read_tensors(tmp_path / "splats.safetensors")
     assert set(tensors) == {"means", "scales", "rotations", "opacities", "colors"}
     assert len(tensors["means"]) == figures["splats"] <= 550
-    film = read_video(tmp_path / OUTPUTS[1])
+    film = read_video(tmp_path / FILM)
     assert film.shape[1:] == (3, 24, 32)
     error = (film[0] - frames.frame(1)).abs().mean()
     assert float(error) < float((film[0] - film[0].mean()).abs().mean())
-    assert not (tmp_path / OUTPUTS[2]).exists()
+    assert not (tmp_path / CHECKPOINT).exists()
     assert told == sorted(told)
     assert told[-1] <= 1
 
@@ -75,8 +75,8 @@ def test_clips_that_do_not_move_have_splats_but_no_film(tmp_path: Path):
     frames, out = finished(tmp_path, CAMERAS[:2])
     figures = reconstruct_splats(frames, out, 0.5, SETTINGS, lambda *_: None)
     assert "a clip whose camera moves" in figures["fly_through"]
-    assert (tmp_path / OUTPUTS[0]).exists()
-    assert not (tmp_path / OUTPUTS[1]).exists()
+    assert (tmp_path / "splats.safetensors").exists()
+    assert not (tmp_path / FILM).exists()
 
 
 def test_without_surface_there_are_no_splats(tmp_path: Path):
@@ -106,7 +106,7 @@ def test_is_a_step_of_the_reconstruction_that_is_not_done_twice(tmp_path: Path):
     images, depth = see_room(CAMERAS)
     points = CAMERAS.unproject(depth)[0].reshape(-1, 3)
     cloud = PointCloud(points, images[0].permute(1, 2, 0).reshape(-1, 3))
-    names, clips = tuple(f"frame-{index}" for index in range(6)), ("input", *["pan"] * 5)
+    names, clips = tuple(f"frame-{index}" for index in range(6)), (None, *["pan"] * 5)
     frames = PosedFrames(
         CAMERAS, clips, names, cloud, PointCloud.empty(), lambda index: (images[index] * 255).to(torch.uint8)
     )
@@ -116,5 +116,5 @@ def test_is_a_step_of_the_reconstruction_that_is_not_done_twice(tmp_path: Path):
         out = reconstruct_frames(frames, tmp_path, TrueDepth(CAMERAS), settings, lambda what, _: told.append(what))
     assert sum("step 30 of 30" in what for what in told) == 1
     assert out.record["steps"]["splats"]["figures"]["psnr_after"] > 0
-    assert (tmp_path / OUTPUTS[0]).exists()
-    assert (tmp_path / OUTPUTS[1]).exists()
+    assert (tmp_path / "splats.safetensors").exists()
+    assert (tmp_path / FILM).exists()

@@ -35,10 +35,14 @@ def export(
     Files: the cloud (ply), the splats (splat-ply, spz, gltf-splats), the mesh (glb), all cameras as camera.json
     (cameras). Folders with the frames: COLMAP model (colmap, colmap-text), nerfstudio (transforms), official scene
     (official), WorldMirror's input (world-mirror). Splats and mesh need 'worldstereo reconstruct' first; the cloud is
-    the reconstruction's if there is one.
+    the reconstruction's if there is one that has seen every clip.
     """
     from worldstereo.exporters.export import export_world
+    from worldstereo.exporters.world_parts import outdated
     from worldstereo.pipelines.world_folder import World
 
-    export_world(World(world), format.value, out)
+    opened = World(world)
+    export_world(opened, format.value, out)
+    if note := outdated(opened):
+        typer.echo(f"note: {note}")
     typer.echo(f"wrote {out}")

@@ -9,6 +9,7 @@ from worldstereo.cli import options
 
 if TYPE_CHECKING:
     from worldstereo.pipelines.world_folder import World
+    from worldstereo.reconstruction.folder import ReconstructionFolder
 
 
 def reconstruct(
@@ -45,7 +46,12 @@ def reconstruct(
     ] = False,
     mesh: Annotated[bool, typer.Option("--mesh/--no-mesh", help="Build a mesh (needs the extra 'mesh').")] = True,
     splats: Annotated[
-        int, typer.Option("--splats", help="How many Gaussian splats at most; 0 for none, and no fly-through.")
+        int,
+        typer.Option(
+            "--splats",
+            help="How many Gaussian splats at most, those of the sky apart (a tenth as many); 0 for none, and no "
+            "fly-through.",
+        ),
     ] = 100_000,
     kept_only: Annotated[
         bool, typer.Option("--kept-only", help="Only the frames that the memory kept (8 of 21): a third of the work.")
@@ -64,8 +70,10 @@ def reconstruct(
     from worldstereo.errors import InputError
     from worldstereo.exporters.reconstruction import finish_reconstruction
     from worldstereo.exporters.scene_frame import SceneFrame
+    from worldstereo.exporters.world import finish
     from worldstereo.pipelines.world_folder import World, exclusive
     from worldstereo.reconstruction.external import SceneReconstructor, create_reconstructor, is_external
+    from worldstereo.reconstruction.folder import ReconstructionFolder
     from worldstereo.reconstruction.posed_frames import PosedFrames
     from worldstereo.reconstruction.reconstruct import ReconstructionSettings, reconstruct_frames
     from worldstereo.reconstruction.splat_optimization import SplatSettings
@@ -89,19 +97,43 @@ def reconstruct(
     if isinstance(estimator, SceneReconstructor):
         typer.echo(f"{name}: weights under {estimator.licence}")
     frame = None if world is None else SceneFrame(world.manifest.up, world.manifest.metric)
-    folder = (
-        source / "reconstruction" if world is not None else out or source.with_name(f"{source.name}.reconstruction")
-    )
+    folder = source / "reconstruction" if world is not None else out or _beside(source)
+    ReconstructionFolder(folder).require_usable()
     frames = PosedFrames.of_folder(source) if world is None else PosedFrames.of_world(world, kept_only=kept_only)
     with options.progress(quiet) as on_progress, exclusive(folder if world is None else world.folder):
         result = reconstruct_frames(frames, folder, estimator, settings, on_progress)
         on_progress("writing files for other programs", 1.0)
         finish_reconstruction(result, frame)
-    for note in result.record["notes"]:
+    notes = [*result.record["notes"], *_left_out(result)]
+    if world is not None:
+        try:
+            finish(world)
+        except InputError as error:
+            notes.append(f"report.html is not up to date: {error}")
+    for note in notes:
         typer.echo(f"note: {note}")
     triangles = f", {len(result.mesh.faces):,} triangles" if result.has_mesh else ""
     gaussians = f", {len(result.splats):,} splats" if result.has_splats else ""
     typer.echo(f"{folder}: {len(result.names)} frames, {len(result.cloud):,} points{triangles}{gaussians}")
+
+
+def _beside(source: Path) -> Path:
+    """Where the result of a folder of pictures goes."""
+    named = source if source.name not in ("", "..") else source.resolve()
+    return named.with_name(f"{named.name}.reconstruction")
+
+
+def _left_out(result: "ReconstructionFolder") -> tuple[str, ...]:
+    """One sentence, if some frames have no depth that fits the others."""
+    frames = result.record["steps"]["align"]["figures"]["frames"]
+    counts = [f"{frames[status]} {status}" for status in ("rejected", "failed") if status in frames]
+    if not counts:
+        return ()
+    kept = sum(frames.values()) - frames.get("rejected", 0) - frames.get("failed", 0)
+    return (
+        f"depth of {kept} of {sum(frames.values())} frames is used ({', '.join(counts)}); the reasons are in "
+        f"{result.folder / 'reconstruction.json'}",
+    )
 
 
 def _depth_of(world: "World | None", file_suffixes: tuple[str, ...]) -> str:

@@ -69,19 +69,23 @@ def _actions(placement: "Placement") -> "Actions":
 
 
 def _content(world: "World") -> "SceneContent":
-    """The reconstruction's results where they exist, else the memory's cloud."""
-    from worldstereo.exporters.world_parts import fused_cloud, splats_of
+    """The reconstruction's results where they exist; the memory's cloud, and a note, where it lacks a clip."""
+    from worldstereo.exporters.world_parts import fused_cloud, outdated, splats_of
     from worldstereo.reconstruction.folder import ReconstructionFolder
     from worldstereo.viewer.live.scene_layers import SceneContent
 
     folder = ReconstructionFolder(world.folder / "reconstruction")
     fused = fused_cloud(world)
     memory = world.memory
+    note = outdated(world)
+    if note:
+        typer.echo(f"note: {note}")
     return SceneContent(
         cloud=memory.cloud if fused is None else fused.cloud,
         sky=memory.sky if fused is None else folder.sky,
         splats=(lambda: splats_of(world)) if folder.has_splats else None,
         mesh=(lambda: _mesh_file(world)) if folder.has_mesh else None,
+        note=note,
     )
 
 

@@ -1,5 +1,6 @@
 """Whole worlds in other tools' formats."""
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,13 +39,13 @@ def export_world(world: World, format: str, out: Path) -> None:
         out: the file or folder, which must not exist yet.
 
     Raises:
-        InputError: unknown format, `out` exists, no clip is finished, or the reconstruction that the format needs is
-            not made yet.
+        InputError: unknown format, `out` exists, no clip is finished, a clip's files are not whole, or the
+            reconstruction that the format needs is not made yet.
     """
     if format not in FORMATS:
         raise InputError(f"--format {format}: unknown; known: {', '.join(FORMATS)}")
     chosen = FORMATS[format]
-    if out.exists():
+    if os.path.exists(out):  # false for names that are too long
         raise InputError(f"{out}: exists already; choose another {'folder' if chosen.is_folder else 'file'} with --out")
     if not chosen.is_folder:
         chosen.write(world, out)
@@ -53,9 +54,8 @@ def export_world(world: World, format: str, out: Path) -> None:
         temporary.mkdir(parents=True)
         try:
             chosen.write(world, temporary)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+        except InputError as error:
+            raise InputError(str(error).replace(str(temporary), str(out))) from error
 
 
 def _finished(world: World) -> list[Clip]:
@@ -65,20 +65,52 @@ def _finished(world: World) -> list[Clip]:
     return clips
 
 
-def _frames(clip: Clip) -> list[Path]:
-    return sorted((clip.folder / "frames").glob("[0-9]*.png"))
+def _pictures(clip: Clip, kind: str = "frames") -> list[Path]:
+    """The files of one kind, one a camera.
+
+    Raises:
+        InputError: one is missing, or there is one without a camera.
+    """
+    folder, count = clip.folder / kind, len(clip.cameras)
+    there = {path.name for path in folder.glob("[0-9]*.png")}
+    expected = [f"{index:03d}.png" for index in range(count)]
+    for name in sorted(there.symmetric_difference(expected)):
+        what = "is missing" if name in expected else "has no camera"
+        raise InputError(
+            f"clip {clip.name}: {folder / name} {what}, as cameras.json has {count}; delete {clip.folder / 'done'} and "
+            f"run the same 'worldstereo generate' again, which makes the clip again"
+        )
+    return [folder / name for name in expected]
+
+
+def _cameras(world: World) -> Cameras:
+    """The cameras of all finished clips.
+
+    Raises:
+        InputError: a clip has another image size than the world.
+    """
+    clips, size = _finished(world), (world.manifest.width, world.manifest.height)
+    parts = [clip.cameras for clip in clips]
+    for clip, cameras in zip(clips, parts, strict=True):
+        if (cameras.width, cameras.height) != size:
+            raise InputError(
+                f"clip {clip.name}: its cameras are of {cameras.width}×{cameras.height} pixels but the world's are of "
+                f"{size[0]}×{size[1]}, and this format holds one size; delete {clip.folder / 'done'} and run the same "
+                f"'worldstereo generate' again, which makes the clip again"
+            )
+    return Cameras.cat(parts)
 
 
 def _copy_frames(world: World, folder: Path) -> tuple[Cameras, list[str]]:
     """Copy all frames to `folder`, named by clip and frame; gives their cameras."""
-    clips = _finished(world)
+    cameras = _cameras(world)
     folder.mkdir()
     names = []
-    for clip in clips:
-        for frame in _frames(clip):
+    for clip in _finished(world):
+        for frame in _pictures(clip):
             names.append(f"{clip.name}-{frame.name}")
             shutil.copyfile(frame, folder / names[-1])
-    return Cameras.cat([clip.cameras for clip in clips]), names
+    return cameras, names
 
 
 def _write_cloud(world: World, path: Path) -> None:
@@ -133,7 +165,7 @@ def _write_official(world: World, folder: Path) -> None:
         renders = folder / "renders" / f"traj_{clip.name}"
         write_official(renders / "camera.json", clip.cameras)
         for source, name in (("rgb", "render.mp4"), ("hole_mask", "render_mask.mp4")):
-            pictures = [load_png(path) for path in sorted((clip.folder / "guidance" / source).glob("[0-9]*.png"))]
+            pictures = [load_png(path) for path in _pictures(clip, f"guidance/{source}")]
             write_video(renders / name, torch.stack(pictures), FRAMES_PER_SECOND)
 
 
@@ -155,9 +187,9 @@ def _write_world_mirror(world: World, folder: Path) -> None:
 
 def _write_cameras(world: World, path: Path) -> None:
     """The cameras of all frames in one camera.json; names are the frames' places in the world folder."""
-    clips = _finished(world)
-    names = [frame.relative_to(world.folder).as_posix() for clip in clips for frame in _frames(clip)]
-    write_official(path, Cameras.cat([clip.cameras for clip in clips]), names)
+    cameras = _cameras(world)
+    frames = [frame for clip in _finished(world) for frame in _pictures(clip)]
+    write_official(path, cameras, [frame.relative_to(world.folder).as_posix() for frame in frames])
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,13 @@ def finish(world: World) -> Path:
 
 
 def finish_once(world: World) -> None:
-    """`finish`, unless the report is newer than every clip."""
-    report = world.folder / "report.html"
+    """`finish`, unless the report is newer than every clip and the reconstruction."""
+    report, reconstructed = world.folder / "report.html", world.folder / "reconstruction" / "reconstruction.json"
     if report.exists():
-        written = report.stat().st_mtime_ns
-        if all((clip.folder / "done").stat().st_mtime_ns <= written for clip in world.clips):
+        shown = [clip.folder / "done" for clip in world.clips]
+        if reconstructed.exists():
+            shown.append(reconstructed)
+        if all(path.stat().st_mtime_ns <= report.stat().st_mtime_ns for path in shown):
             return
     finish(world)
 

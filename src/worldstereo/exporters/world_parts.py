@@ -1,12 +1,5 @@
 """What exporters take from a world beside its clips: its frame, and the results of `worldstereo reconstruct`."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
-import torch
-from torch import Tensor
-
 from worldstereo.errors import InputError
 from worldstereo.exporters.scene_frame import SceneFrame
 from worldstereo.geometry.point_cloud import PointCloud
@@ -15,6 +8,7 @@ from worldstereo.geometry.triangle_mesh import TriangleMesh
 from worldstereo.pipelines.world_folder import World
 from worldstereo.reconstruction.folder import ReconstructionFolder
 from worldstereo.reconstruction.fusion import FusedCloud
+from worldstereo.reconstruction.posed_frames import PosedFrames
 
 
 def frame_of(world: World) -> SceneFrame:
@@ -22,14 +16,36 @@ def frame_of(world: World) -> SceneFrame:
     return SceneFrame(world.manifest.up, world.manifest.metric)
 
 
-def fused_cloud(world: World) -> FusedCloud | None:
-    """The reconstruction's cloud; None if there is none yet."""
+def outdated(world: World) -> str:
+    """One sentence that names the clips which the reconstruction has not seen; empty if there are none, or it is not
+    made yet.
+
+    A clip is seen if any of its frames was; clips that show nothing new, or that `reconstruct` leaves out, need not be.
+
+    Raises:
+        InputError: the record of the reconstruction is damaged.
+    """
     folder = _folder(world)
-    return folder.cloud if folder.has_cloud else None
+    finished = [clip.name for clip in world.clips if clip.is_done]
+    seen = {name.rpartition("-")[0] for name in folder.names}
+    if not folder.has_cloud or seen.issuperset(finished):
+        return ""
+    usable = set(PosedFrames.of_world(world).clips)
+    unseen = [name for name in finished if name in usable - seen]
+    if not unseen:
+        return ""
+    clips = f"clip {unseen[0]}" if len(unseen) == 1 else f"clips {', '.join(unseen)}"
+    return f"the reconstruction was made before {clips}; run 'worldstereo reconstruct {world.folder}' again"
+
+
+def fused_cloud(world: World) -> FusedCloud | None:
+    """The reconstruction's cloud; None if there is none yet, or it is `outdated`."""
+    folder = _folder(world)
+    return folder.cloud if folder.has_cloud and not outdated(world) else None
 
 
 def best_cloud(world: World) -> PointCloud:
-    """The reconstruction's cloud, or else the memory's."""
+    """The reconstruction's cloud, or where it has not seen every clip the memory's."""
     fused = fused_cloud(world)
     return world.point_cloud if fused is None else fused.cloud
 
@@ -43,10 +59,7 @@ def splats_of(world: World) -> GaussianSplats:
     folder = _folder(world)
     if not folder.has_splats:
         raise _missing(world, "splats")
-    with _whole(folder.folder / "splats.safetensors"):
-        splats = folder.splats
-        _require_columns(means=splats.means, scales=splats.scales, colors=splats.colors)
-    return splats
+    return folder.splats
 
 
 def mesh_of(world: World) -> TriangleMesh:
@@ -58,31 +71,11 @@ def mesh_of(world: World) -> TriangleMesh:
     folder = _folder(world)
     if not folder.has_mesh:
         raise _missing(world, "mesh")
-    with _whole(folder.folder / "mesh.safetensors"):
-        mesh = folder.mesh
-        _require_columns(vertices=mesh.vertices, faces=mesh.faces, colors=mesh.colors)
-    return mesh
+    return folder.mesh
 
 
 def _folder(world: World) -> ReconstructionFolder:
     return ReconstructionFolder(world.folder / "reconstruction")
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[None]:
-    """Name the file where its tensors are not what they ought to be."""
-    try:
-        yield
-    except (InputError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: is damaged ({error}); delete it and run 'worldstereo reconstruct' again") from None
-
-
-def _require_columns(**tensors: Tensor) -> None:
-    for name, values in tensors.items():
-        if values.ndim != 2 or values.shape[1] != 3:
-            raise InputError(f"{name} has the shape {tuple(values.shape)}")
-        if values.is_floating_point() and not bool(torch.isfinite(values).all()):
-            raise InputError(f"{name} has a value that is not finite")
 
 
 def _missing(world: World, what: str) -> InputError:

@@ -17,7 +17,7 @@ from worldstereo.geometry.point_cloud import PointCloud
 from worldstereo.geometry.sharp_rendering import render_points_sharp
 from worldstereo.images import Fit, load_png, resize_picture, working_size
 from worldstereo.memory.spatial_stereo import update_indices
-from worldstereo.pipelines.world_folder import World
+from worldstereo.pipelines.world_folder import Clip, World
 
 _CACHE_BYTES = 512 * 2**20
 _SAME = 1e-5
@@ -29,7 +29,7 @@ class PosedFrames:
 
     Attributes:
         cameras: one a frame.
-        clips: which clip each frame belongs to; frames of a clip follow each other.
+        clips: which clip each frame belongs to, none for the input; frames of a clip follow each other.
         names: one a frame, each different, fit for file names.
         cloud: surfaces known beforehand, in the cameras' world: the scale that depth is brought to. May be empty.
         sky: points far behind everything. May be empty.
@@ -40,7 +40,7 @@ class PosedFrames:
     """
 
     cameras: Cameras
-    clips: tuple[str, ...]
+    clips: tuple[str | None, ...]
     names: tuple[str, ...]
     cloud: PointCloud
     sky: PointCloud
@@ -89,16 +89,18 @@ class PosedFrames:
         """The input (of a panorama: its crops) and the frames of all finished clips.
 
         Frames of a clip that stand where an earlier frame stands and look the same way (the start of most clips is
-        the input again) are left out: they say nothing new.
+        the input again) are left out: they say nothing new. A clip with a file that is missing or damaged is left out
+        with a note.
 
         Args:
             kept_only: of each clip only the frames that its memory kept (8 of 21), a third of the work.
 
         Raises:
-            InputError: a file of the world is missing or damaged.
+            InputError: a file of the world's input or memory is missing or damaged.
         """
         pictures, cameras, names = world.initial_bank()
-        parts, clips = [cameras], ["input"] * len(names)
+        parts = [cameras]
+        clips: list[str | None] = [None] * len(names)
         sources: list[Path | Tensor] = [_bytes(picture) for picture in pictures]
         all_names, notes = list(names), []
         unfinished = [clip.name for clip in world.clips if not clip.is_done]
@@ -107,10 +109,10 @@ class PosedFrames:
         for clip in world.clips:
             if not clip.is_done:
                 continue
-            flown = clip.cameras
-            paths = sorted((clip.folder / "frames").glob("[0-9]*.png"))
-            if len(paths) != len(flown):
-                notes.append(f"clip {clip.name} is left out: it has {len(paths)} frames but {len(flown)} cameras")
+            try:
+                flown, paths = _usable(clip)
+            except InputError as error:
+                notes.append(f"clip {clip.name} is left out: {error}")
                 continue
             if (flown.width, flown.height) != (cameras.width, cameras.height):
                 notes.append(
@@ -140,29 +142,53 @@ class PosedFrames:
         """The pictures of a posed folder of any known layout (`read_posed_video`), as one clip, without a cloud.
 
         Pictures are cropped in the middle and resized to the shape of the first camera, at most `short_side` high
-        (or wide).
+        (or wide). Pictures that cannot be read are left out with a note each.
 
         Raises:
-            InputError: the layout is unknown, or the cameras or a picture cannot be used.
+            InputError: the layout is unknown, a picture is missing, the cameras cannot be used, or no picture can.
         """
         video = read_posed_video(folder)
         cameras = video.cameras
         width, height = working_size(cameras.width, cameras.height, min(short_side, _sixteen(cameras)))
         fitted = Fit.of(cameras.width, cameras.height, width, height).follow(cameras)
-        new = _different(fitted)
-
-        def read(index: int) -> UInt8[Tensor, "3 h w"]:
-            return video.load([new[index]], width, height).frames[0]
-
-        names = tuple(f"{index:04d}-{video.pictures[index].stem}" for index in new)
+        load = _cached(lambda index: video.load([index], width, height).frames[0], width, height)
+        new: list[int] = []
+        notes, failure = [], ""
+        for index in _different(fitted):
+            try:
+                load(index)
+                new.append(index)
+            except InputError as error:
+                failure = str(error)
+                notes.append(f"a picture is left out: {failure}")
+        if not new:
+            raise InputError(f"{folder}: no picture can be used ({failure})")
         return cls(
             cameras=fitted[new],
             clips=(video.name,) * len(new),
-            names=names,
+            names=tuple(f"{index:04d}-{video.pictures[index].stem}" for index in new),
             cloud=PointCloud.empty(),
             sky=PointCloud.empty(),
-            read=_cached(read, width, height),
+            read=lambda index: load(new[index]),
+            notes=tuple(notes),
         )
+
+
+def _usable(clip: Clip) -> tuple[Cameras, list[Path]]:
+    """A clip's cameras, and the file of each one's frame.
+
+    Raises:
+        InputError: the cameras or a frame are missing or damaged, or their numbers differ.
+    """
+    cameras = clip.cameras
+    paths = sorted((clip.folder / "frames").glob("[0-9]*.png"))
+    if len(paths) != len(cameras):
+        raise InputError(f"it has {len(paths)} frames but {len(cameras)} cameras")
+    for index, path in enumerate(paths):
+        if path.stem != f"{index:03d}":
+            raise InputError(f"its frame {index:03d}.png is missing")
+        load_png(path)
+    return cameras, paths
 
 
 def _sixteen(cameras: Cameras) -> int:

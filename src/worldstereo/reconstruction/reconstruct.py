@@ -28,7 +28,6 @@ from worldstereo.reconstruction.fusion import LEAST_CONFIDENCE, MAX_POINTS, Clou
 from worldstereo.reconstruction.mesh import build_mesh, require_mesh_libraries, voxel_for
 from worldstereo.reconstruction.posed_frames import PosedFrames
 from worldstereo.reconstruction.splat_optimization import SplatSettings
-from worldstereo.reconstruction.splat_step import OUTPUTS as SPLAT_OUTPUTS
 from worldstereo.reconstruction.splat_step import reconstruct_splats
 from worldstereo.reconstruction.tsdf import SignedDistanceField
 
@@ -112,11 +111,13 @@ def reconstruct_frames(
     where the last one ended, a run with others redoes the steps that depend on what changed.
 
     Raises:
-        InputError: no frame has a depth that fits the others, or a package that the mesh needs is missing.
+        InputError: `out` holds other things, no frame has a depth that fits the others, or a package that the mesh
+            needs is missing.
     """
     if settings.mesh:
         require_mesh_libraries()
     folder = ReconstructionFolder(out)
+    folder.require_usable()
     frames = with_cloud(frames, estimator)
     folder.begin(frames.names, frames.notes)
     work = _Work(frames, folder, settings, on_progress)
@@ -148,9 +149,9 @@ class _Work:
         """Depth and confidence of each frame."""
         settings = self.settings
         self._made_from |= {"depth": estimator.name, "bend": settings.bend}
-        self._needed("align", ("working",))
+        self._needed("align")
         self._made_from |= {"refine": settings.refine, "neighbours": settings.neighbours}
-        if self._needed("depth", ("working/refined", "depth")):
+        if self._needed("depth"):
             self._align(estimator)
             self._judge()
 
@@ -159,7 +160,7 @@ class _Work:
         began = time.perf_counter()
         pieces = self.frames.by_clip(_PIECE)
         for number, piece in enumerate(pieces):
-            self._tell(f"depth of {self.frames.clips[piece[0]]}", 0.35 * number / len(pieces))
+            self._tell(f"depth of {self.frames.clips[piece[0]] or 'the input'}", 0.35 * number / len(pieces))
             if all(self.aligned.has(index) for index in piece):
                 continue
             for index, found in zip(
@@ -208,7 +209,7 @@ class _Work:
         """The cloud and the sky."""
         settings = self.settings
         self._made_from |= {"least_confidence": settings.least_confidence, "max_points": settings.max_points}
-        if not self._needed("cloud", ("cloud.safetensors", "point_cloud.ply")):
+        if not self._needed("cloud"):
             return
         began = time.perf_counter()
         fusion = CloudFusion()
@@ -230,7 +231,7 @@ class _Work:
 
     def mesh(self) -> None:
         """The mesh."""
-        if not self._needed("mesh", ("mesh.safetensors", "mesh.glb")):
+        if not self._needed("mesh"):
             return
         began = time.perf_counter()
         cloud = self.folder.cloud
@@ -244,6 +245,9 @@ class _Work:
             used = torch.where(confidence >= self._least(index), depth, 0.0)
             field.add(used, confidence, self.frames.cameras[index])
         mesh = build_mesh(field, cloud)
+        if not len(mesh.faces):
+            self._finish("mesh", began, {"triangles": 0, "reason": "no surface is large enough for a triangle"})
+            return
         self.folder.write_mesh(mesh)
         figures = {"triangles": len(mesh.faces), "vertices": len(mesh.vertices), "voxel": field.voxel}
         self._finish("mesh", began, figures)
@@ -251,7 +255,7 @@ class _Work:
     def splats(self, settings: SplatSettings) -> None:
         """The splats and the fly-through."""
         self._made_from |= {"splats": asdict(settings)}
-        if not self._needed("splats", SPLAT_OUTPUTS):
+        if not self._needed("splats"):
             return
         began = time.perf_counter()
         least = self.settings.least_confidence
@@ -263,8 +267,8 @@ class _Work:
     def _tell_splats(self, what: str, share: float) -> None:
         self._report(what, self._geometry + (1 - self._geometry) * share)
 
-    def _needed(self, step: str, outputs: tuple[str, ...]) -> bool:
-        return self.folder.prepare(step, self._made_from, outputs)
+    def _needed(self, step: str) -> bool:
+        return self.folder.prepare(step, self._made_from)
 
     def _finish(self, step: str, began: float, figures: dict[str, Any]) -> None:
         self.folder.finish(step, {"seconds": round(time.perf_counter() - began, 2), **figures})

@@ -8,16 +8,13 @@ import torch
 from worldstereo.cameras import Cameras
 from worldstereo.errors import InputError
 from worldstereo.reconstruction.fly_through import fly_through_cameras, write_fly_through
-from worldstereo.reconstruction.folder import ReconstructionFolder
+from worldstereo.reconstruction.folder import CHECKPOINT, FILM, ReconstructionFolder
 from worldstereo.reconstruction.posed_frames import PosedFrames
 from worldstereo.reconstruction.splat_optimization import OnProgress, SplatSettings, make_splats
 from worldstereo.reconstruction.splat_views import SplatViews
 
-OUTPUTS = ("splats.safetensors", "fly_through.mp4", "splats_checkpoint.safetensors")
-"""Files of the step in the reconstruction's folder; the last one only while it runs."""
-
 _UNSURE = 0.3
-_FILM = 0.1
+_FILM_SHARE = 0.1
 
 
 def reconstruct_splats(
@@ -34,13 +31,13 @@ def reconstruct_splats(
     Raises:
         InputError: a file is missing, damaged, or cannot be written.
     """
-    film, checkpoint = (folder.folder / name for name in OUTPUTS[1:])
+    checkpoint = folder.folder / CHECKPOINT
     cloud = folder.cloud
     if not len(cloud):
         return {"splats": 0, "reason": "there is no surface, only sky"}
 
     def report(what: str, share: float) -> None:
-        on_progress(what, (1 - _FILM) * share)
+        on_progress(what, (1 - _FILM_SHARE) * share)
 
     views = splat_views(frames, folder, least_confidence)
     splats, found = make_splats(views, cloud, folder.sky, settings, report, checkpoint=checkpoint)
@@ -53,12 +50,12 @@ def reconstruct_splats(
         "psnr_after": round(found.psnr_after, 2),
     }
     checkpoint.unlink(missing_ok=True)
-    on_progress("filming the fly-through", 1 - _FILM)
+    on_progress("filming the fly-through", 1 - _FILM_SHARE)
     try:
         path = fly_through_cameras(_clips(frames))
     except InputError as error:
         return {**figures, "fly_through": str(error)}
-    write_fly_through(film, splats, path)
+    write_fly_through(folder.folder / FILM, splats, path)
     return figures
 
 
@@ -72,7 +69,7 @@ def splat_views(frames: PosedFrames, folder: ReconstructionFolder, least_confide
     for name, clip in zip(frames.names, frames.clips, strict=True):
         depth, confidence, sky = folder.depth(name)
         depths.append(torch.where(confidence >= least_confidence, depth, 0.0))
-        sure = torch.ones_like(confidence) if clip == "input" else _UNSURE + (1 - _UNSURE) * confidence
+        sure = torch.ones_like(confidence) if clip is None else _UNSURE + (1 - _UNSURE) * confidence
         weights.append(torch.where(sky, 1.0, sure))
         skies.append(sky)
     pictures = frames.frames(range(len(frames)))
@@ -82,4 +79,4 @@ def splat_views(frames: PosedFrames, folder: ReconstructionFolder, least_confide
 def _clips(frames: PosedFrames) -> list[Cameras]:
     """The cameras of each clip, in order."""
     groups = groupby(range(len(frames)), key=lambda index: frames.clips[index])
-    return [frames.cameras[list(indices)] for clip, indices in groups if clip != "input"]
+    return [frames.cameras[list(indices)] for clip, indices in groups if clip is not None]

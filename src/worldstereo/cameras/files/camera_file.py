@@ -15,6 +15,9 @@ from worldstereo.cameras.files.conventions import Convention
 from worldstereo.errors import InputError
 
 _MAX_SIDE = 1_000_000
+_ROUNDING = 2.0**-23  # of float32
+_FAR = 1000.0  # units from the origin, nearer than which rounding matters to no scene
+_LEAST_STEPS = 100  # of rounding, that the places of the cameras must span
 _PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".PNG", ".JPG", ".JPEG")
 
 
@@ -100,6 +103,7 @@ def build(
         raise InputError(f"{path}: there are {len(poses)} poses but {len(k)} intrinsics; the numbers must be equal")
     if np.abs(poses[:, :3, 3]).max(initial=0) > 1e30 or np.abs(k).max(initial=0) > 1e30:
         raise InputError(f"{path}: a translation or intrinsic is beyond 10³⁰; check its unit")
+    _require_near(path, poses)
     try:
         cameras = Cameras(
             torch.from_numpy(poses.astype(np.float32)), torch.from_numpy(k.astype(np.float32)), size[0], size[1]
@@ -107,6 +111,21 @@ def build(
         return CameraFile(cameras, tuple(names))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _require_near(path: Path, cam_from_world: np.ndarray) -> None:
+    """Refuse cameras [n, 4, 4] that stand so far from the origin that float32 merges their places."""
+    centers = -np.einsum("nji,nj->ni", cam_from_world[:, :3, :3], cam_from_world[:, :3, 3])
+    farthest = np.abs(centers).max(initial=0)
+    if not farthest > _FAR:
+        return
+    middle, spread = centers.mean(axis=0), np.linalg.norm(np.ptp(centers, axis=0))
+    if farthest * _ROUNDING * _LEAST_STEPS > spread:
+        offset = ", ".join(f"{value:.0f}" for value in middle)
+        raise InputError(
+            f"{path}: the cameras stand around ({offset}) but only {spread:.3g} apart, which single precision cannot "
+            f"hold; subtract that offset from all camera positions"
+        )
 
 
 def require_rigid(path: Path, poses: np.ndarray, what: str) -> None:

@@ -34,18 +34,21 @@ class SceneContent:
         cloud, sky: points.
         splats: read when they are first shown; none where the world has none.
         mesh: the same, as binary glTF: x right, y up, z backward.
+        note: one sentence where splats and mesh do not show all that the points show; empty where they do.
     """
 
     cloud: PointCloud
     sky: PointCloud
     splats: Callable[[], GaussianSplats] | None = None
     mesh: Callable[[], bytes] | None = None
+    note: str = ""
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """What can be shown, the best first."""
+        """What can be shown, the best first: the points where they show more."""
         given = [("splats", self.splats), ("mesh", self.mesh)]
-        return (*(name for name, read in given if read is not None), "points")
+        solids = tuple(name for name, read in given if read is not None)
+        return ("points", *solids) if self.note else (*solids, "points")
 
 
 class CloudLayer:

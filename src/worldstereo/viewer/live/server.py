@@ -112,7 +112,8 @@ class LiveViewer:
     def address(self) -> str:
         """Where the page is."""
         host = self._server.get_host()
-        return f"http://{'localhost' if host in ('0.0.0.0', '::') else host}:{self._server.get_port()}"
+        name = "localhost" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+        return f"http://{name}:{self._server.get_port()}"
 
     def wait(self) -> None:
         """Serve until interrupted or closed."""
@@ -138,6 +139,8 @@ class LiveViewer:
         self._framing: Framing = frame_scene(content.cloud, sketches, world.initial_bank()[1])
         self._layers.load(content, self._framing.observer)
         self._kind.options = content.kinds
+        if content.note:
+            self._kind.value = content.kinds[0]
         self._layers.choose(self._kind.value)
         self._points_slider()
         self._clips.show(clips)
@@ -283,10 +286,11 @@ class LiveViewer:
             self._actions.extend(world, path, draft.start, on_progress)
             on_progress("showing the new clip", 1.0)
             self._world = World(world.folder)
-            self._load(self._actions.read(self._world))
+            content = self._actions.read(self._world)
+            self._load(content)
             self._path.reset()
             self._clips.choose(len(self._world.clips))
-            return f"the world has {len(self._world.clips)} clips now"
+            return "; ".join(filter(None, (f"the world has {len(self._world.clips)} clips now", content.note)))
 
         self._jobs.start("Extend", work)
 
