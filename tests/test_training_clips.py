@@ -1,5 +1,6 @@
 """Facts about the video model's training clips: what they are made of, how they are kept and mixed."""
 
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -470,6 +471,24 @@ def test_loaded_frames_keep_pictures_cameras_and_depth_together(pictures, tmp_pa
     k = square.cameras.intrinsics[0]
     torch.testing.assert_close(k[0, 0], pictures[1].intrinsics[2, 0, 0] * 40 / 64)
     torch.testing.assert_close(k[0, 2], torch.tensor(20.0), atol=0.01, rtol=0)
+
+
+def test_depth_may_be_named_as_nerfstudio_does_or_be_null_but_nothing_else(pictures, tmp_path):
+    folder = tmp_path / "walk"
+    shutil.copytree(pictures[0], folder)
+    rgbd(folder, pictures[1])
+    listing = json.loads((folder / "cameras.json").read_text())
+    known = read_posed_video(folder).depths
+    for frame in listing["frames"]:
+        frame["depth_file_path"] = frame.pop("depth")
+    listing["frames"][2] |= {"depth": None, "depth_file_path": None}
+    (folder / "cameras.json").write_text(json.dumps(listing))
+    assert read_posed_video(folder).depths == (*known[:2], None, *known[3:])
+    for wrong in (3, ["a.png"], "", {}):
+        listing["frames"][1]["depth"] = wrong
+        (folder / "cameras.json").write_text(json.dumps(listing))
+        with pytest.raises(InputError, match=r"cameras\.json: frames\[1\]\.depth is .* must be the name of a PNG"):
+            read_posed_video(folder)
 
 
 def test_bad_folders_say_what_is_wrong_and_what_to_do(pictures, tmp_path):
