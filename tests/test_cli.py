@@ -112,6 +112,17 @@ def test_preview_writes_a_page_and_a_picture(room_photo, tmp_path):
     assert Image.open(page.with_suffix(".png")).size[0] >= 800
 
 
+def test_extending_takes_the_scale_of_the_depth_file_from_the_world(room_photo, tmp_path):
+    with Image.open(room_photo) as photo:
+        Image.fromarray(np.full((photo.height, photo.width), 3000, np.uint16)).save(tmp_path / "depth.png")
+    depth = ("--depth", tmp_path / "depth.png", "--depth-scale", 0.001)
+    made = run_command("generate", room_photo, "--out", tmp_path / "w", *SMALL, *depth, "-t", "dolly-in:0.1")
+    assert made.returncode == 0, made.stderr
+    longer = run_command("extend", tmp_path / "w", "-t", "truck-right:0.1", "--quiet")
+    assert longer.returncode == 0, longer.stderr
+    assert len(World(tmp_path / "w").clips) == 2
+
+
 def test_preview_overwrites_no_photo(room_photo, tmp_path):
     photo = tmp_path / "photo.png"
     photo.write_bytes(png((64, 64)))

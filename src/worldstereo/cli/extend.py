@@ -47,7 +47,11 @@ def extend_world(
     placement: "Placement",
     on_progress: "OnProgress",
 ) -> Path:
-    """Add clips with the generator and the depth back-end that made the world; gives the new report's path."""
+    """Add clips with the generator and the depth back-end that made the world; gives the new report's path.
+
+    Args:
+        depth_scale: of a depth file; the world's if none.
+    """
     from worldstereo.exporters.world import finish
     from worldstereo.pipelines.generator_options import GeneratorOptions
     from worldstereo.pipelines.world import WorldPipeline
@@ -57,7 +61,7 @@ def extend_world(
     pipeline = WorldPipeline.from_pretrained(
         request.model,
         depth=request.depth,
-        depth_scale=depth_scale,
+        depth_scale=request.depth_scale if depth_scale is None else depth_scale,
         options=GeneratorOptions(**request.options),
         placement=placement,
     )
