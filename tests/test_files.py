@@ -10,7 +10,15 @@ import torch
 from safetensors.torch import load_file
 
 from worldstereo.errors import InputError
-from worldstereo.files import atomic_path, read_json, remove_leftovers, write_json, write_tensors, write_text
+from worldstereo.files import (
+    atomic_path,
+    file_fingerprint,
+    read_json,
+    remove_leftovers,
+    write_json,
+    write_tensors,
+    write_text,
+)
 from worldstereo.locks import locked
 
 
@@ -125,3 +133,15 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(InputError, match="has no locks"), locked(tmp_path / ".lock", wait=True):
         pass
+
+
+@pytest.mark.parametrize("size", [1000, 1 << 20, 5 << 20])
+def test_a_fingerprint_tells_other_contents_and_not_other_places(tmp_path, size):
+    content = bytes(range(250)) * (size // 250 + 1)
+    one, moved, longer, other = (tmp_path / name for name in ("one", "moved", "longer", "other"))
+    one.write_bytes(content[:size])
+    moved.write_bytes(content[:size])
+    longer.write_bytes(content[: size + 1])
+    other.write_bytes(content[: size // 2] + b"\xff" + content[size // 2 + 1 : size])
+    assert file_fingerprint(one) == file_fingerprint(moved)
+    assert len({file_fingerprint(path) for path in (one, longer, other)}) == 3

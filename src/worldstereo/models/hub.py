@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from worldstereo.errors import InputError
-from worldstereo.files import read_json
+from worldstereo.files import file_fingerprint, read_json
 
 DEFAULT_MODEL = "nano"
 """What `--model` is where nobody says it."""
@@ -30,7 +30,6 @@ _CONFIG_OF_PARTS_WITHOUT_WEIGHTS = {
     "image_processor": "preprocessor_config.json",
     "scheduler": "scheduler_config.json",
 }
-_READ = 1 << 20  # bytes of each file of weights that its fingerprint is made of
 _FORMATS = ("*.json", "*.safetensors", "*.model", "*.txt")  # pickled weights are never fetched
 
 
@@ -93,8 +92,7 @@ class ModelSource:
 
 
 def weights_fingerprint(model: str) -> str | None:
-    """Of the weights of a shipped model or one in a folder: of the names, sizes and beginnings of its files; none for
-    others."""
+    """Of a shipped model's weights or of those in a folder, by `file_fingerprint` of each file; none for others."""
     try:
         source = ModelSource.parse(model)
     except InputError:
@@ -104,9 +102,7 @@ def weights_fingerprint(model: str) -> str | None:
     digest = hashlib.sha256()
     folder = source.root / source.subfolder
     for path in sorted(folder.rglob("*.safetensors")):
-        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(_READ))
+        digest.update(f"{path.relative_to(folder).as_posix()} {file_fingerprint(path)}".encode())
     return digest.hexdigest()[:16]
 
 

@@ -1,6 +1,5 @@
 """What a run's model was made of, kept in the run folder: the run goes on with that and nothing else."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -8,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from worldstereo.errors import InputError
-from worldstereo.files import is_leftover, read_json, write_json
+from worldstereo.files import file_fingerprint, is_leftover, read_json, write_json
 
 _RECORD = "beginning.json"
 _PATTERNS = ("*.json", "*.safetensors", "*/*.json", "*/*.safetensors")
-_PIECES, _PIECE = 16, 2**16
-"""Of a large file so much is read; of a file of up to their product, everything."""
 
 
 @dataclass(frozen=True)
@@ -88,15 +85,4 @@ class Beginning:
 def _fingerprints(folder: Path) -> dict[str, str]:
     paths = sorted(path for pattern in _PATTERNS for path in folder.glob(pattern))
     names = {path: path.relative_to(folder) for path in paths}
-    return {name.as_posix(): _fingerprint(path) for path, name in names.items() if not is_leftover(name.parts[0])}
-
-
-def _fingerprint(path: Path) -> str:
-    """Of its size and of pieces all over it: weights of other training differ everywhere."""
-    size = path.stat().st_size
-    digest = hashlib.blake2b(str(size).encode(), digest_size=16)
-    with path.open("rb") as file:
-        for number in range(_PIECES):
-            file.seek(size * number // _PIECES)
-            digest.update(file.read(_PIECE))
-    return digest.hexdigest()
+    return {name.as_posix(): file_fingerprint(path) for path, name in names.items() if not is_leftover(name.parts[0])}
