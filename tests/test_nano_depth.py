@@ -13,7 +13,7 @@ from worldstereo.cameras.cameras import Cameras
 from worldstereo.data.rgbd import RgbdFrame, RgbdSource, read_rgbd_folder, split_held_out
 from worldstereo.depth.base import DepthPrediction
 from worldstereo.depth.nano import NanoDepth, load_depth_network, reduce_hint, working_size
-from worldstereo.depth.upsampling import upsample_log_depth
+from worldstereo.depth.upsampling import upsample_answers
 from worldstereo.errors import InputError
 from worldstereo.evaluation.depth import DepthEvaluationConfig, evaluate_depth
 from worldstereo.evaluation.depth_metrics import (
@@ -369,7 +369,7 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path, damage):
     train_depth(config)
     path = config.run_folder / "checkpoint.pt"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(InputError, match=r"checkpoint\.pt: is no checkpoint, or a damaged one \(\w+\); delete it"):
+    with pytest.raises(InputError, match=r"checkpoint\.pt: is no checkpoint, or a damaged one \(\w+\); choose another"):
         train_depth(config)
 
 
@@ -547,7 +547,9 @@ def test_enlarged_planes_stay_planes():
     small = -(rays @ normal).clamp(min=1e-3).log()
     large_rays = camera.resized(256, 128).pixel_rays()[0]
     truth = -(large_rays @ normal).clamp(min=1e-3).log()
-    enlarged = upsample_log_depth(small, torch.full((3, 128, 256), 0.5), torch.full((3, 32, 64), 0.5))
+    grey = torch.full((3, 128, 256), 0.5)
+    enlarged, logit = upsample_answers(small, 0 * small + 3, grey, grey[:, ::4, ::4])
+    torch.testing.assert_close(logit, torch.full((128, 256), 3.0))
     inside = truth < 1.5
     assert (enlarged - truth)[inside].abs().max() < 2e-3
 
@@ -558,11 +560,12 @@ def test_enlarged_edges_are_sharp_and_follow_the_picture():
     picture[:, :, edge:] = 0.9
     small_picture = torch.nn.functional.interpolate(picture[None], size=(32, 64), mode="area")[0]
     small = torch.where(torch.arange(64) < 25, 0.0, 1.2).expand(32, 64).contiguous()
-    enlarged = upsample_log_depth(small, picture, small_picture)
+    enlarged, logit = upsample_answers(small, 5 * small - 3, picture, small_picture)
     floating = ((enlarged > 0.1) & (enlarged < 1.1)).float().mean()
     assert floating == 0
     truth = torch.where(torch.arange(256) < edge, 0.0, 1.2).expand(128, 256)
     assert ((enlarged - truth).abs() > 0.1).float().mean() < 0.01
+    assert ((logit > 0) != (truth > 0.6)).float().mean() < 0.01
 
 
 def test_broken_weights_are_refused(tmp_path):

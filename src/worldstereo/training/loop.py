@@ -170,8 +170,8 @@ class TrainingState:
             shapes = [{n: x.shape for n, x in state[name].items()} for name in ("network", "average")]
         except Exception as error:  # what reading raises depends on the bytes
             raise InputError(
-                f"{path}: is no checkpoint, or a damaged one ({type(error).__name__}); delete it, or choose another "
-                f"run folder"
+                f"{path}: is no checkpoint, or a damaged one ({type(error).__name__}); choose another run folder, or "
+                f"delete this one with all that it holds"
             ) from error
         if shapes != 2 * [{name: x.shape for name, x in self.tensors.items()}]:
             raise InputError(f"{path}: belongs to another network; choose another run folder")
