@@ -11,15 +11,18 @@ import pytest
 import torch
 from PIL import Image
 
+from two_devices import ELSEWHERE, Elsewhere, TwoDevices
 from worldstereo.cameras import Cameras
 from worldstereo.depth.base import DepthEstimator, DepthPrediction
 from worldstereo.depth.file import FileDepth
 from worldstereo.depth.intrinsics import photo_intrinsics
 from worldstereo.depth.moge import MoGeDepth
+from worldstereo.depth.nano import NanoDepth
 from worldstereo.depth.registry import back_ends, better_options, create_depth_estimator
 from worldstereo.depth.transformers_hub import FAR_OVER_NEAR, TransformersDepth, depth_from_relative_disparity, prepare
 from worldstereo.errors import InputError, MissingExtraError
 from worldstereo.images import Fit, fit_picture, save_depth_png16, working_size
+from worldstereo.models.depth_network import DepthNetwork
 
 
 def _plane(width: int = 96, height: int = 64) -> np.ndarray:
@@ -463,6 +466,35 @@ def test_moge_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "moge", None)
     with pytest.raises(InputError, match="pip install"):
         create_depth_estimator("moge")
+
+
+# Devices
+
+
+class _NetworkElsewhere(DepthNetwork):
+    """In place of the nano network: on another device, it says that what is below is nearer and the top is sky."""
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+
+    def parameters(self, recurse: bool = True):
+        return iter([torch.zeros(1, device=ELSEWHERE)])
+
+    def forward(self, image: torch.Tensor, rays: torch.Tensor, hint: torch.Tensor):
+        assert [type(value) for value in (image, rays, hint)] == 3 * [Elsewhere]
+        return -rays[:, 1], -rays[:, 1] - 1.7
+
+
+@pytest.mark.parametrize("hinted", [False, True])
+def test_nano_gives_back_depth_on_the_device_of_the_picture(hinted: bool):
+    picture, k = _picture(), Cameras.from_fov(60.0, 96, 64).intrinsics[0]
+    with TwoDevices():
+        hint = torch.from_numpy(_plane()) if hinted else None
+        prediction = NanoDepth(_NetworkElsewhere()).estimate(picture, k, hint)
+        assert not isinstance(prediction.depth, Elsewhere)
+        assert not isinstance(prediction.sky, Elsewhere)
+        assert torch.isfinite(picture * prediction.depth).all()
+        assert bool(prediction.valid.any())
 
 
 # The registry

@@ -13,6 +13,7 @@ from test_world import FlatDepth, frame_hashes
 from tiny_networks import FRAMES, HEIGHT, WIDTH, write_paper_model
 from worldstereo.errors import InputError
 from worldstereo.images import load_picture
+from worldstereo.models.text_encoder import save_prompt_embeddings
 from worldstereo.pipelines.clip_inputs import OWN_CAMERAS, PUBLISHED_CAMERAS, camera_inputs, memory_inputs
 from worldstereo.pipelines.generator import ClipConditions, VideoGenerator
 from worldstereo.pipelines.generator_options import GeneratorOptions
@@ -180,6 +181,40 @@ def test_another_option_is_another_world(models, room_photo, tmp_path):
     pipeline_of(models["paper"])(room_photo, tmp_path / "w", replace(SETTINGS, trajectories=("pan-left:5",)))
     with pytest.raises(InputError, match="another options"):
         pipeline_of(models["paper"], steps=3)(room_photo, tmp_path / "w", SETTINGS)
+
+
+def test_other_prompt_embeddings_of_the_same_name_are_another_world(models, room_photo, tmp_path):
+    path, settings = tmp_path / "prompt.safetensors", replace(SETTINGS, trajectories=("pan-left:5",))
+    save_prompt_embeddings(path, torch.zeros(2, 4, 16), ["", ""])
+    pipeline_of(models["paper"], prompt_embeddings=str(path))(room_photo, tmp_path / "w", settings)
+    save_prompt_embeddings(path, torch.ones(2, 4, 16), ["", ""])
+    with pytest.raises(InputError, match=r"other contents of .*prompt\.safetensors"):
+        pipeline_of(models["paper"], prompt_embeddings=str(path))(room_photo, tmp_path / "w", settings)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("negative_prompt", None),
+        ("num_inference_steps", 0),
+        ("num_inference_steps", "many"),
+        ("scheduler", "unipc"),
+        ("scheduler", {}),
+        ("latent_cond_mode", "full_vae"),
+        ("scale_map", [[HEIGHT + 8, WIDTH]]),
+    ],
+)
+def test_a_field_that_no_clip_can_be_made_with_is_named_before_any_is(tmp_path, field, value):
+    folder = write_paper_model(tmp_path / "m", **{field: value})
+    with pytest.raises(InputError, match=rf"config\.json: the field '{field}' "):
+        create_generator(str(folder))
+
+
+def test_prompt_embeddings_of_another_width_are_named(models, tmp_path):
+    path = tmp_path / "prompt.safetensors"
+    save_prompt_embeddings(path, torch.zeros(2, 4, 24), ["", ""])
+    with pytest.raises(InputError, match=r"prompt\.safetensors: .* width of 24 but this model's text tokens have 16"):
+        create_generator(models["paper"], GeneratorOptions(prompt_embeddings=str(path)))
 
 
 def test_condition_latents_can_be_those_of_the_filled_render(models, room_photo, tmp_path):

@@ -458,6 +458,15 @@ def test_a_control_branch_without_rays_needs_none() -> None:
     assert torch.equal(velocity(model, inputs), velocity(model.backbone, backbone_inputs()))
 
 
+def test_a_control_branch_without_rays_leaves_them_aside() -> None:
+    model = PaperTransformer(make_backbone(), make_control(add_channels=1))
+    nn.init.normal_(model.control.proj_out[0].weight)
+    inputs = backbone_inputs() | control_inputs()
+    expected = velocity(model, {name: value for name, value in inputs.items() if name != "camera_embedding"})
+    assert torch.equal(velocity(model, inputs), expected)
+    assert not torch.equal(expected, velocity(model.backbone, backbone_inputs()))
+
+
 @pytest.mark.parametrize("of_target", [[-1, 0, 3, 1, 0], [-2, 0, 2, 1, 0]])
 def test_a_reference_that_is_not_there_is_refused(stereo: StereoBranch, of_target: list[int]) -> None:
     with pytest.raises(ValueError, match="there are 3 references"):

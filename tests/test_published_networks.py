@@ -183,6 +183,15 @@ def test_bfloat16_stays_near(memory_model):
     assert (half(**inputs).sample.float() - expected).abs().mean() < 0.03 * expected.std()
 
 
+def test_poses_are_left_aside_by_a_memory_model_that_does_not_embed_them():
+    config = config_of(MEMORY)
+    network = build_published(config | {"controlnet_cfg": config["controlnet_cfg"] | {"main_camera_embedding": False}})
+    inputs, _ = inputs_of(SHIPPED, MEMORY)
+    without = inputs | {"camera_qt": None, "camera_qt_ref": None}
+    with torch.no_grad():
+        assert torch.equal(network(**inputs).sample, network(**without).sample)
+
+
 def test_what_a_model_needs_is_named(memory_model):
     inputs, _ = inputs_of(SHIPPED, MEMORY)
     with pytest.raises(ValueError, match="ref_index"):

@@ -57,7 +57,7 @@ class DepthEstimator(Protocol):
         intrinsics: Float[Tensor, "3 3"] | None = None,
         hint: Float[Tensor, "h w"] | None = None,
     ) -> DepthPrediction:
-        """Depth of `image` (RGB in [0, 1]), at its size.
+        """Depth of `image` (RGB in [0, 1]), at its size and on its device, wherever the back-end computes.
 
         `intrinsics` are used by back-ends that can, in pixels of `image`. `hint` is a partial z-depth
         (0 = unknown) that the back-end may complete, in which case the result has the hint's scale;

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldstereo.depth.base import DepthPrediction
-from worldstereo.depth.upsampling import upsample_log_depth, upsample_logit
+from worldstereo.depth.upsampling import upsample_answers
 from worldstereo.errors import InputError
 from worldstereo.files import read_json
 from worldstereo.models.depth_network import STRIDE, DepthNetwork, DepthNetworkConfig, assumed_rays, fill_unknown
@@ -60,7 +60,7 @@ class NanoDepth:
         Without a hint the scale is arbitrary (the median is 1). With a hint the result has the hint's scale and
         equals the hint where it is given. Known `intrinsics` improve the shape. Sky has depth 0.
         """
-        device = next(self.network.parameters()).device
+        device, home = next(self.network.parameters()).device, image.device
         image = image.to(device, torch.float32)
         height, width = image.shape[1:]
         rows, columns = working_size(height, width, self.working_pixels)
@@ -70,14 +70,14 @@ class NanoDepth:
         hint = torch.zeros_like(image[0]) if hint is None else hint.to(device, torch.float32)
         hinted = bool((hint > 0).any())
         log_depth, sky_logit = self._answers(small[0], rays, reduce_hint(hint, rows, columns))
-        full = upsample_log_depth(log_depth, image, small[0])
-        sky = (upsample_logit(sky_logit, image, small[0]) > _SKY_LOGIT) & (hint == 0)
+        full, sky_logit = upsample_answers(log_depth, sky_logit, image, small[0])
+        sky = (sky_logit > _SKY_LOGIT) & (hint == 0)
         if hinted:
             full = _meet_hint(full, hint)
         elif not bool(sky.all()):
             full = full - full[~sky].median()
         depth = torch.where(sky, 0.0, full.exp())
-        return DepthPrediction(depth, sky, intrinsics, metric=False, source=self.name)
+        return DepthPrediction(depth.to(home), sky.to(home), intrinsics, metric=False, source=self.name)
 
     def _answers(
         self, image: Float[Tensor, "3 h w"], rays: Float[Tensor, "2 h w"], hint: Float[Tensor, "h w"]

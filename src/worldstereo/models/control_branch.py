@@ -92,7 +92,7 @@ class ControlBranch(ModelMixin, ConfigMixin):
                 left aside.
             render_latent: latent of the render of the point cloud along the path.
             render_mask: 1 = hole, 0 = rendered; at pixel resolution.
-            camera_embedding: Plücker rays at pixel resolution.
+            camera_embedding: Plücker rays at pixel resolution; a branch without rays leaves them aside.
             embedding: the backbone's time embedding.
             cache: of this clip.
         """
@@ -100,7 +100,9 @@ class ControlBranch(ModelMixin, ConfigMixin):
 
         def static() -> Tensor:
             constant = torch.cat([hidden_states[:, noisy_channels:known], render_latent], dim=1)
-            parts = [render_mask] if camera_embedding is None else [render_mask, camera_embedding]
+            parts = [render_mask]
+            if camera_embedding is not None and self.config.add_channels > 1:
+                parts.append(camera_embedding)
             geometry = self.controlnet_mask_embedding(torch.cat(parts, dim=1), self.config.interp)
             return self.controlnet_patch_embedding(constant, first_channel=noisy_channels) + geometry
 

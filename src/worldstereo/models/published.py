@@ -187,8 +187,8 @@ class PublishedTransformer(KeyframeTransformer):
             torch.arange(rows, device=latent.device),
             torch.arange(columns, 2 * columns, device=latent.device),
         )
-        tokens = self.patch_embedding(latent)
-        return (tokens if poses is None else tokens + self._poses(poses, latent)), rotary
+        tokens, change = self.patch_embedding(latent), self._poses(poses, latent)
+        return (tokens if change is None else tokens + change), rotary
 
     def _poses(self, poses: Tensor | None, latent: Tensor) -> Tensor | None:
         """What the poses add to the tokens of their frames."""

@@ -46,6 +46,7 @@ _STEPS, _GUIDANCE = 40, 5.0  # of the official scripts; the published configs do
 _OUTPUT = "output_short_side"
 _SHIPPED_EMBEDDINGS = "prompt_embeds.safetensors"
 _MOST_LAYERS, _LARGEST_SIZE = 1000, 1_000_000
+_MOST_STEPS = 1000
 _MOST_FRAMES, _SHORTEST_SIDE, _LONGEST_SIDE = 1000, 16, 4096
 
 
@@ -87,6 +88,7 @@ class LoadedModel:
             self._rest = replace(files, source=files.source.above()) if config.values.get("shares_parts") else files
             self._network, self._codec = self._load(files)
             self._clip_format = read_clip_format(config)
+            _check_fit(config, self._clip_format, self._network, self._codec)
             self._short_side = _output_short_side(config)
             self._encode_text = self._text_encoder(expected)
         self._files = files
@@ -160,9 +162,10 @@ class LoadedModel:
 
     def _prompt_encoder(self, options: GeneratorOptions) -> PromptEncoder:
         """Given embeddings, or the base model's text encoder, or those that a model without text encoder ships."""
+        width = _backbone(self._network).config.text_dim
         if options.prompt_embeddings is not None:
-            return GivenEmbeddings(Path(options.prompt_embeddings), knows_texts=False)
-        return self._encode_text or GivenEmbeddings(self._rest.file(_SHIPPED_EMBEDDINGS), knows_texts=True)
+            return GivenEmbeddings(Path(options.prompt_embeddings), width, knows_texts=False)
+        return self._encode_text or GivenEmbeddings(self._rest.file(_SHIPPED_EMBEDDINGS), width, knows_texts=True)
 
 
 def load_pipeline(
@@ -212,7 +215,24 @@ def read_clip_format(config: Fields) -> ClipFormat:
         raise InputError(
             f"{config.name}: the field 'latent_cond_mode' is {mode!r} but must be one of {', '.join(modes)}"
         )
-    return ClipFormat(frames, tuple((y, x) for y, x in sizes), mode, config.values.get("negative_prompt", ""))
+    if not isinstance(negative := config.values.get("negative_prompt", ""), str):
+        raise InputError(f"{config.name}: the field 'negative_prompt' is {negative!r} but must be a text")
+    return ClipFormat(frames, tuple((y, x) for y, x in sizes), mode, negative)
+
+
+def _check_fit(config: Fields, clip_format: ClipFormat, network: nn.Module, codec: KeyframeCodec) -> None:
+    """Refuse clips that the networks cannot make."""
+    if clip_format.condition_mode == "full_vae" and not isinstance(codec, WanKeyframeCodec):
+        raise InputError(
+            f"{config.name}: the field 'latent_cond_mode' is 'full_vae', which needs Wan's autoencoder; use another "
+            f"mode with this model's own"
+        )
+    _, rows, columns = (codec.spatial_factor * size for size in _backbone(network).config.patch_size)
+    if misfits := [[y, x] for y, x in clip_format.sizes if y % rows or x % columns]:
+        raise InputError(
+            f"{config.name}: the field 'scale_map' has {misfits[0]}, but this network's heights are multiples of "
+            f"{rows} and its widths of {columns}"
+        )
 
 
 def _is_size(value: Any) -> bool:
@@ -354,8 +374,18 @@ def _sampling(kind: str, config: Fields, base: ModelFiles | None, options: Gener
         start, end, shift = (float(config[name]) for name in ("dmd_start_steps", "dmd_end_steps", "gen_shift"))
         return Sampling(FewStepFlowScheduler(start, end, steps, shift), steps, 1.0)
     if kind == _PAPER:
-        steps = config["num_inference_steps"]
-        scheduler = PublishedUniPC.from_config(config["scheduler"])
+        steps, values = config["num_inference_steps"], config["scheduler"]
+        if not _is_between(steps, 1, _MOST_STEPS):
+            raise InputError(
+                f"{config.name}: the field 'num_inference_steps' is {steps!r} but must be a whole number from 1 to "
+                f"{_MOST_STEPS}"
+            )
+        if not isinstance(values, dict) or not values.get("use_flow_sigmas"):
+            raise InputError(
+                f"{config.name}: the field 'scheduler' is {values!r} but must be an object of UniPC's settings with "
+                f"'use_flow_sigmas': true"
+            )
+        scheduler = PublishedUniPC.from_config(values)
     else:
         assert base is not None
         steps = _STEPS
@@ -376,6 +406,11 @@ def _guidance(kind: str, config: Fields, options: GeneratorOptions) -> float:
 
 def _is_distilled(kind: str, config: Fields) -> bool:
     return kind == _DISTILLED or (kind == _PAPER and "dmd_steps" in config.values)
+
+
+def _backbone(network: nn.Module) -> Any:
+    """The `KeyframeTransformer` that a network is or holds."""
+    return network.backbone if isinstance(network, PaperTransformer) else network
 
 
 def _parts(network: nn.Module) -> list[nn.Module]:

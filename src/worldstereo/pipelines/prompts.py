@@ -60,18 +60,24 @@ class TextEncoder:
 class GivenEmbeddings:
     """The prompts of a file of embeddings."""
 
-    def __init__(self, path: Path, knows_texts: bool) -> None:
+    def __init__(self, path: Path, width: int, knows_texts: bool) -> None:
         """
         Args:
             path: of `save_prompt_embeddings`.
+            width: of the text tokens that the network takes.
             knows_texts: whether prompts are looked up by their texts, where the file states them; otherwise its first
                 row stands for the prompt and the second one for the negative prompt, whatever they are.
 
         Raises:
-            InputError: the file cannot be read.
+            InputError: the file cannot be read, or its embeddings have another width.
         """
         self._path, self._knows_texts = path, knows_texts
         self._embeddings = load_prompt_embeddings(path)
+        if (found := self._embeddings.embeds.shape[2]) != width:
+            raise InputError(
+                f"{path}: its embeddings have a width of {found} but this model's text tokens have {width}; encode the "
+                f"prompts with this model's own text encoder"
+            )
 
     def __call__(self, prompts: Sequence[str]) -> Float[Tensor, "n t d"]:
         """Embeddings of the prompts of one clip.

@@ -290,7 +290,7 @@ class WorldPipeline:
             default_fov=settings.default_fov,
             software=worldstereo.__version__,
             depth_scale=None if file is None else file.depth_scale,
-            file_fingerprint=_fingerprints(self.generator.name, file, settings.camera, trajectories),
+            file_fingerprint=_fingerprints(self.generator, file, settings.camera, trajectories),
         )
 
     def _make_clips(self, world: World, on_progress: OnProgress) -> None:
@@ -367,14 +367,15 @@ class WorldPipeline:
 
 
 def _fingerprints(
-    model: str, depth: FileDepth | None, camera: Path | None, trajectories: Sequence[Trajectory]
+    generator: VideoGenerator, depth: FileDepth | None, camera: Path | None, trajectories: Sequence[Trajectory]
 ) -> dict[str, str]:
     """Of the model's weights and of all files that a world is made from, by name."""
     paths = [move.source for trajectory in trajectories for move in trajectory.moves if isinstance(move, Spline)]
-    named = [*paths, *([] if depth is None else [depth.name]), *([] if camera is None else [str(camera)])]
+    given = (None if depth is None else depth.name, camera, generator.options.get("prompt_embeddings"))
+    named = [*paths, *(str(name) for name in given if name is not None)]
     found = {name: hashlib.sha256(Path(name).read_bytes()).hexdigest()[:16] for name in named if Path(name).is_file()}
-    weights = weights_fingerprint(model)
-    return found if weights is None else {**found, model: weights}
+    weights = weights_fingerprint(generator.name)
+    return found if weights is None else {**found, generator.name: weights}
 
 
 def _restore_bank(world: World, clips: Sequence[Clip]) -> SpatialStereoMemory:
