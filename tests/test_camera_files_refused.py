@@ -127,6 +127,7 @@ MIRRORED = [[-1, 0, 0, 0], *EYE[1:]]
         ({**BANK, "1": BANK["0000"] | {"width": 640}}, ["different image sizes"]),
         *(({name: {"extrinsic": EYE, "intrinsic": K}}, ["width="]) for name in ("/", "", "..", "\0", "n" * 9999)),
         (MIRROR | {"intrinsics": [{"camera_id": "b", "matrix": K}]}, ["camera_id"]),
+        (MIRROR | {"extrinsics": MIRROR["extrinsics"] * 2}, ["extrinsics[1]", "repeats the camera_id 'a'"]),
         (FRAMES | {"frames": [{"w2c": EYE, "c2w": EYE, "K": K, **SIZE}]}, ["both 'w2c' and 'c2w'"]),
         (FRAMES | {"frames": [{"K": K, **SIZE}]}, ["frames[0]", "transform_matrix"]),
         (FRAMES | {"frames": [*FRAMES["frames"], {"w2c": EYE, **SIZE}]}, ["frames[1]", "'K'"]),

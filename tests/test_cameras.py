@@ -82,6 +82,27 @@ def test_wrong_shapes_and_unequal_numbers_are_refused() -> None:
         Cameras(torch.eye(4)[None], k_with(), 12, 8)
 
 
+class _WithoutFloat64(torch.Tensor):
+    """A tensor of a device without float64, such as mps."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, arguments=(), options=None):
+        if function is torch.Tensor.cpu:
+            return arguments[0].as_subclass(torch.Tensor)
+        result = super().__torch_function__(function, types, arguments, options or {})
+        if isinstance(result, cls) and result.dtype == torch.float64:
+            raise TypeError("this device has no float64")
+        return result
+
+
+def test_cameras_are_checked_on_devices_without_float64() -> None:
+    cameras = random_cameras()
+    pose, k = (values.as_subclass(_WithoutFloat64) for values in (cameras.cam_from_world, cameras.intrinsics))
+    assert Cameras(pose, k, 12, 8).cam_from_world is pose
+    with pytest.raises(InputError, match="camera 0: cam_from_world holds no rotation"):
+        Cameras(2 * pose, k, 12, 8)
+
+
 def test_an_empty_image_is_refused() -> None:
     with pytest.raises(InputError, match="image size 0×8"):
         Cameras(torch.eye(4)[None], k_with()[None], 0, 8)

@@ -258,6 +258,25 @@ def test_our_own_layout_and_several_at_once(tmp_path):
     on_the_room(capture_surface(found["own"]).points, 1e-3)
 
 
+@pytest.mark.parametrize(
+    ("here", "name"), [("Rectified/scan9", "."), ("Rectified", "scan9"), ("Calibration", "../Rectified")]
+)
+def test_a_capture_is_known_however_it_is_named(tmp_path, monkeypatch, here, name):
+    write_dtu(tmp_path)
+    monkeypatch.chdir(tmp_path / here)
+    (capture,) = find_captures(name).values()
+    assert capture.layout == "DTU"
+    assert capture.is_dense
+    assert capture.points.is_file()
+
+
+def test_the_calibration_goes_by_the_folder_s_name_from_within_it(tmp_path, monkeypatch):
+    folder = tmp_path / "rgbd_dataset_freiburg1_desk"
+    cameras = write_tum(folder)
+    monkeypatch.chdir(folder)
+    same_cameras(read_capture(".").video.cameras, cameras)
+
+
 def test_what_is_no_capture_is_said(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         find_captures(tmp_path / "nothing")

@@ -36,6 +36,13 @@ def test_a_constant_is_reproduced_whatever_lies_under_the_holes():
     torch.testing.assert_close(filled, torch.full((1, 2, 33, 47), 0.37))
 
 
+def test_what_is_no_number_under_the_holes_is_ignored():
+    known = _known(33, 47, 0, 0.9)
+    values = torch.where(known, torch.tensor(0.37), torch.tensor(torch.nan))
+    filled = pull_push(values, known, torch.ones(1, 1, 33, 47))
+    torch.testing.assert_close(filled, torch.full((1, 1, 33, 47), 0.37))
+
+
 def test_the_more_important_side_fills_the_hole():
     values = torch.zeros(1, 1, 1, 8)
     values[..., 7] = 1

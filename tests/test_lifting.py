@@ -153,6 +153,15 @@ def test_a_panorama_of_a_sphere_is_a_sphere():
     torch.testing.assert_close(lifted.sky.points, 300 * equirect_directions(64, 32)[:3].reshape(-1, 3))
 
 
+def test_the_sky_beside_a_surface_across_the_seam_is_left_out():
+    sky = torch.zeros(32, 64, dtype=torch.bool)
+    sky[:, :20] = True
+    lifted = lift_panorama(torch.rand(3, 32, 64), torch.where(sky, 0.0, 3.0), sky)
+    assert len(lifted.sky) == 18 * 32  # neither the column beside the surface nor the one that the seam lies between
+    rolled = lift_panorama(torch.rand(3, 32, 64), torch.where(sky, 0.0, 3.0).roll(22, 1), sky.roll(22, 1))
+    assert len(rolled.sky) == len(lifted.sky)
+
+
 def test_bad_input_is_named():
     camera = Cameras.from_fov(70.0, 60, 40)
     image, depth = torch.rand(3, 40, 60), step()

@@ -16,7 +16,6 @@ from worldstereo.errors import InputError
 from worldstereo.geometry.panorama import (
     camera_pixels,
     equirect_directions,
-    equirect_from_views,
     equirect_pixels,
     rig,
     rig_cameras,
@@ -121,24 +120,6 @@ def test_overlapping_crops_agree():
     assert seen_by.min() >= 2
     assert (high - low)[:, seen_by >= 2].max() < 0.06
     assert (high - low)[:, seen_by >= 2].median() < 0.005
-
-
-def test_views_merge_back_into_the_panorama():
-    truth = _direction_picture(256, 128)
-    cameras = rig([0.0, 90.0, 180.0, 270.0], [-60.0, 0.0, 60.0], 100.0, 100.0, 96, 96)
-    merged, coverage = equirect_from_views(sample_equirect(truth, cameras), cameras, 256, 128)
-    assert coverage.min() > 0
-    assert (merged - truth).abs().max() < 0.02
-    assert (merged - truth).abs().median() < 1e-3
-
-
-def test_views_that_see_nothing_have_no_weight():
-    cameras = rig([0.0], [0.0], 60.0, 60.0, 16, 16)
-    merged, coverage = equirect_from_views(torch.ones(1, 1, 16, 16), cameras, 64, 32)
-    assert coverage[16, 32] > 0.9
-    assert coverage[16, 0] == 0
-    assert merged[0, 16, 0] == 0
-    torch.testing.assert_close(merged[0][coverage > 0], torch.ones(int((coverage > 0).sum())))
 
 
 class _RoomDepth:

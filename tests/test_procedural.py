@@ -57,6 +57,22 @@ def _rays(camera: Cameras) -> tuple[np.ndarray, np.ndarray]:
     return origin, camera.pixel_rays()[0].double().numpy() @ turn
 
 
+def test_nothing_of_a_tube_that_widens_upwards_is_cut_off():
+    for top in (1.15, 1.6, 2.5):
+        scene = _scene(lambda b, top=top: b.tube((0.03, -0.5, 3.0), (0.5, 1.0, 0.5), GREY, top=top))
+        camera = Cameras.from_fov(60.0, 256, 144)
+        direction = camera.pixel_rays()[0]
+        tube = Pairs(torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), 0)
+        rays = direction.view(1, -1, 3).transpose(1, 2)
+        distance, _ = nearest_hit(camera.centers, rays, pad_and_stack([scene.solids]), tube)
+        assert torch.equal(scene.render(camera).sky[0], torch.isinf(distance).view(144, 256))
+
+
+def test_rays_are_taken_in_pieces_on_any_device():
+    index = torch.zeros(5, dtype=torch.int64, device="meta")
+    assert [len(bundle) for _, bundle, _ in Pairs(index, index, 2).chunks(64)] == [2, 3]
+
+
 class TestClosedForms:
     def test_ground_plane(self):
         scene = _scene(lambda b: b.box((0, -1, 0), (1000, 1, 1000), GREY))

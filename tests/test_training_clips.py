@@ -494,6 +494,7 @@ def test_depth_may_be_named_as_nerfstudio_does_or_be_null_but_nothing_else(pictu
 def test_bad_folders_say_what_is_wrong_and_what_to_do(pictures, tmp_path):
     folder, cameras = tmp_path / "walk", pictures[1]
     shutil.copytree(pictures[0], folder)
+    (folder / "notes.txt").mkdir()
     with pytest.raises(InputError, match="holds no camera file"):
         read_posed_video(folder)
     rgbd(folder, cameras)
@@ -509,6 +510,9 @@ def test_bad_folders_say_what_is_wrong_and_what_to_do(pictures, tmp_path):
     Image.new("I;16", (50, 50)).save(folder / "depth" / "001.png")
     with pytest.raises(InputError, match=r"001\.png: is 50×50 but its picture 112×64"):
         read_posed_video(folder).load([1], 112, 64)
+    Image.new("L", (112, 64), 200).save(folder / "depth" / "002.png")
+    with pytest.raises(InputError, match=r"002\.png: is uint8 with 2 dimensions, not one channel of uint16"):
+        read_posed_video(folder).load([2], 112, 64)
     (folder / "cameras.json").unlink()
     write_official(folder / "camera.json", cameras[:4])
     with pytest.raises(InputError, match="holds exactly 4"):

@@ -538,6 +538,8 @@ def test_a_camera_file_may_lack_what_a_path_does_not_need(tmp_path):
     assert_close(cameras.intrinsics[-1], knots.intrinsics[-1], rtol=1e-4, atol=0)
     with pytest.raises(InputError, match=r"nothing\.json"):
         parse_trajectory(str(tmp_path / "nothing.json"))
+    with pytest.raises(InputError, match=r"'0\.5' after a camera file, where its unit may stand, as in path\.json"):
+        parse_trajectory(f"pan-left:20+{file}:0.5")
 
 
 # --- clearance ------------------------------------------------------------------------------------------------------

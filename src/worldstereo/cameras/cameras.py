@@ -38,7 +38,7 @@ class Cameras:
     height: int
 
     def __post_init__(self) -> None:
-        pose, k = self.cam_from_world, self.intrinsics
+        pose, k = self.cam_from_world.cpu(), self.intrinsics.cpu()  # not every device has float64
         if pose.ndim != 3 or pose.shape[1:] != (4, 4):
             raise InputError(f"cam_from_world has shape {tuple(pose.shape)} but must be [n, 4, 4]")
         if k.ndim != 3 or k.shape[1:] != (3, 3):
@@ -50,7 +50,7 @@ class Cameras:
         _require(torch.isfinite(pose).all(dim=(1, 2)), "cam_from_world has a value that is not finite")
         _require(torch.isfinite(k).all(dim=(1, 2)), "intrinsics have a value that is not finite")
         rotation = pose[:, :3, :3].double()
-        gram = rotation @ rotation.transpose(1, 2) - torch.eye(3, dtype=torch.float64, device=pose.device)
+        gram = rotation @ rotation.transpose(1, 2) - torch.eye(3, dtype=torch.float64)
         _require(
             (gram.abs().amax(dim=(1, 2)) < _ROTATION_TOLERANCE) & (torch.linalg.det(rotation) > 0),
             "cam_from_world holds no rotation: its upper left 3×3 must be orthonormal with determinant +1",

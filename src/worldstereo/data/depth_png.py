@@ -31,6 +31,8 @@ def read_depth_png(path: Path, dtype: type[np.generic]) -> np.ndarray:
             array = np.asarray(picture)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: cannot be read as a depth PNG ({error})") from error
-    if array.ndim != 2 or not np.can_cast(array.dtype, np.int32) or (dtype is np.uint8 and array.dtype != np.uint8):
+    # Pillow gives 16 bits as uint16 or int32
+    fits = array.dtype == np.uint8 if dtype is np.uint8 else array.dtype.kind in "iu" and array.dtype.itemsize > 1
+    if array.ndim != 2 or not fits:
         raise InputError(f"{path}: is {array.dtype} with {array.ndim} dimensions, not one channel of {dtype.__name__}")
     return array

@@ -140,7 +140,7 @@ def _text_in(folder: Path) -> Path | None:
     for name in _JSON_NAMES:
         if (folder / name).is_file():
             return folder / name
-    texts = [path for path in sorted(folder.glob("*.txt")) if _starts_with_address(path)]
+    texts = [path for path in sorted(folder.glob("*.txt")) if path.is_file() and _starts_with_address(path)]
     if len(texts) > 1:
         names = ", ".join(path.name for path in texts)
         raise InputError(f"{folder}: holds several RealEstate10K texts ({names}); name the one that is meant")

@@ -31,7 +31,7 @@ def pull_push(
         The filled values; 0 if nothing at all is known.
     """
     weight = importance * known
-    levels = [(values * known, weight, known)]
+    levels = [(torch.where(known, values, 0.0), weight, known)]
     while max(levels[-1][0].shape[-2:]) > 1:
         fine, weight, here = levels[-1]
         pad = (0, fine.shape[-1] % 2, 0, fine.shape[-2] % 2)

@@ -23,13 +23,13 @@ _PUBLISHED_ORDER = [0, 9, 18, *range(1, 9), *range(10, 18), *range(19, 27)]
 
 def equirect_directions(width: int, height: int, device: torch.device | str = "cpu") -> Float[Tensor, "h w 3"]:
     """Unit directions through the pixel centres of a panorama."""
-    azimuth = (torch.arange(width, device=device, dtype=torch.float64) + 0.5) / width * (2 * pi) - pi
-    elevation = pi / 2 - (torch.arange(height, device=device, dtype=torch.float64) + 0.5) / height * pi
+    azimuth = (torch.arange(width, dtype=torch.float64) + 0.5) / width * (2 * pi) - pi
+    elevation = pi / 2 - (torch.arange(height, dtype=torch.float64) + 0.5) / height * pi
     level = elevation.cos()[:, None]
     x = level * azimuth.sin()
     y = -elevation.sin()[:, None].expand(height, width)
     z = level * azimuth.cos()
-    return torch.stack([x, y, z], dim=-1).float()
+    return torch.stack([x, y, z], dim=-1).float().to(device)
 
 
 def equirect_pixels(directions: Float[Tensor, "*b 3"], width: int, height: int) -> Float[Tensor, "*b 2"]:
@@ -146,42 +146,3 @@ def camera_pixels(directions: Float[Tensor, "h w 3"], camera: Cameras) -> tuple[
     pixels = (axes / z) @ camera.intrinsics[0, :2].T
     size = pixels.new_tensor([camera.width, camera.height])
     return pixels, front & ((pixels >= 0) & (pixels <= size)).all(dim=-1)
-
-
-def border_weights(width: int, height: int, device: torch.device | str = "cpu") -> Float[Tensor, "h w"]:
-    """Smooth weights: 1 in the middle of an image, towards 0 at its border (a product of squared sines)."""
-    u = ((torch.arange(width, device=device) + 0.5) / width * pi).sin() ** 2
-    v = ((torch.arange(height, device=device) + 0.5) / height * pi).sin() ** 2
-    return v[:, None] * u
-
-
-def equirect_from_views(
-    values: Float[Tensor, "n c hc wc"],
-    cameras: Cameras,
-    width: int,
-    height: int,
-    weights: Float[Tensor, "n hc wc"] | None = None,
-) -> tuple[Float[Tensor, "c h w"], Float[Tensor, "h w"]]:
-    """Merge images of cameras at the origin into a panorama by weighted means.
-
-    Args:
-        weights: how much each pixel counts, 0 = not at all; `border_weights` by default.
-
-    Returns:
-        panorama: the weighted means, 0 where nothing is seen.
-        coverage: the sums of the weights, 0 where nothing is seen.
-    """
-    device = values.device
-    if weights is None:
-        weights = border_weights(cameras.width, cameras.height, device).expand(len(cameras), -1, -1)
-    directions = equirect_directions(width, height, device)
-    total = torch.zeros(values.shape[1] + 1, height, width, device=device)
-    size = torch.tensor([cameras.width, cameras.height], device=device)
-    for number in range(len(cameras)):
-        pixels, seen = camera_pixels(directions, cameras[number])
-        layers = torch.cat([values[number] * weights[number], weights[number : number + 1]])
-        at = (pixels[seen] / size * 2 - 1)[None, None]
-        sampled = F.grid_sample(layers[None], at, mode="bilinear", padding_mode="border", align_corners=False)
-        total[:, seen] += sampled[0, :, 0]
-    coverage = total[-1]
-    return total[:-1] / coverage.clamp(min=1e-12), coverage

@@ -70,7 +70,7 @@ def lift_picture(image: Float[Tensor, "3 h w"], prediction: DepthPrediction, cam
 def lift_panorama(image: Float[Tensor, "3 h w"], distance: Float[Tensor, "h w"], sky: Bool[Tensor, "h w"]) -> Lifted:
     """Points of an equirectangular panorama around the world's origin.
 
-    As `lift_picture`, with `distance` along the ray (0 = unknown) in place of z-depth; the edge filter goes on
+    As `lift_picture`, with `distance` along the ray (0 = unknown) in place of z-depth; what is beside a pixel goes on
     across the seam between the last column and the first.
 
     Raises:
@@ -84,7 +84,7 @@ def lift_panorama(image: Float[Tensor, "3 h w"], distance: Float[Tensor, "h w"],
     directions = equirect_directions(image.shape[2], image.shape[1]).to(image.device)
     keep = (distance > 0) & ~depth_edges(distance, sky, wraps=True)
     world = compress_far(distance)[..., None] * directions
-    return _lifted(image, world, keep, sky_radius(distance) * directions, sky & ~near_surface(distance))
+    return _lifted(image, world, keep, sky_radius(distance) * directions, sky & ~near_surface(distance, wraps=True))
 
 
 def depth_edges(
@@ -125,11 +125,20 @@ def depth_edges(
     return edges[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
 
 
-def near_surface(depth: Float[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+def near_surface(depth: Float[Tensor, "h w"], *, wraps: bool = False) -> Bool[Tensor, "h w"]:
     """Within 1 % of the shorter side of a known depth: there a sky pixel's colour is mixed with the surface's,
-    and drawn behind everything it would stay as the surface's ghost when the camera moves."""
+    and drawn behind everything it would stay as the surface's ghost when the camera moves.
+
+    Args:
+        depth: z-depth or distance, 0 = unknown or sky.
+        wraps: the last column is beside the first.
+    """
     reach = ceil(_SKY_MARGIN * min(depth.shape))
-    return _largest((depth > 0).to(depth.dtype), reach) > 0.5
+    known = (depth > 0).to(depth.dtype)
+    if wraps:
+        known = functional.pad(known[None], (reach, reach, 0, 0), mode="circular")[0]
+    near = _largest(known, reach) > 0.5
+    return near[:, reach:-reach] if wraps else near
 
 
 def compress_far(depth: Float[Tensor, "*size"]) -> Float[Tensor, "*size"]:

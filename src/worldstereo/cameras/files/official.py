@@ -117,8 +117,8 @@ def read_bank(root: Field, stated: Stated) -> CameraFile:
 def read_world_mirror(root: Field, stated: Stated) -> CameraFile:
     """Read WorldMirror's cameras (camera-to-world, OpenCV), in the order of the extrinsics."""
     convention = resolve(root["extrinsics"], claims_of(root) | {"opencv", "c2w"}, stated.convention)
-    poses = {str(entry["camera_id"].value): entry["matrix"].pose() for entry in root["extrinsics"].elements()}
-    k = {str(entry["camera_id"].value): entry["matrix"].matrix(3, 3) for entry in root["intrinsics"].elements()}
+    poses = {name: entry["matrix"].pose() for name, entry in _by_camera(root["extrinsics"]).items()}
+    k = {name: entry["matrix"].matrix(3, 3) for name, entry in _by_camera(root["intrinsics"]).items()}
     if set(poses) != set(k):
         odd = sorted(set(poses) ^ set(k))[0]
         raise root.fail(f"has camera_id '{odd}' in only one of 'extrinsics' and 'intrinsics'; both must list it")
@@ -204,6 +204,17 @@ def statement(cameras: Cameras, convention: Convention) -> dict[str, Any]:
         "intrinsic_units": "pixels",
         "pixel_centres": "+0.5",
     }
+
+
+def _by_camera(field: Field) -> dict[str, Field]:
+    """The entries of a list by their `camera_id`."""
+    entries: dict[str, Field] = {}
+    for entry in field.elements():
+        name = str(entry["camera_id"].value)
+        if name in entries:
+            raise entry.fail(f"repeats the camera_id '{name[:40]}'; each camera must have its own")
+        entries[name] = entry
+    return entries
 
 
 def _matrices(field: Field, count: int) -> np.ndarray:

@@ -78,7 +78,10 @@ class Move(ABC):
 
     @abstractmethod
     def effort(self, scale: SceneScale) -> float:
-        """How much the picture changes: path length in r plus turns in radians; frames are shared out by it."""
+        """How much the picture changes; frames are shared out by it.
+
+        An angle in radians, the length of the path in r or the logarithm of a zoom; of a spline their sum.
+        """
 
     @abstractmethod
     def scaled(self, fraction: float) -> "Move":

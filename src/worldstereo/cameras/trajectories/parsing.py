@@ -110,6 +110,7 @@ MOVE_KINDS: tuple[MoveKind, ...] = (
 )
 _KIND_OF_NAME = {name: kind for kind in MOVE_KINDS for name in kind.names}
 _CAMERA_FILE = re.compile(rf"(.+\.(?:json|txt))(?::{_NUMBER}([rm]))?(?::{_NUMBER}%)?", re.IGNORECASE)
+_MISREAD_FILE = re.compile(r".+\.(?:json|txt)\s*:(.*)", re.IGNORECASE)
 
 
 def parse_trajectory(text: str) -> Trajectory:
@@ -148,6 +149,12 @@ def _move(part: str, text: str) -> Move:
     file = _CAMERA_FILE.fullmatch(part)
     if file is not None:
         return _file_move(*file.groups())
+    misread = _MISREAD_FILE.fullmatch(part)
+    if misread is not None:
+        raise InputError(
+            f"the trajectory '{text}' has '{misread[1]}' after a camera file, where its unit may stand, as in "
+            "path.json:0.5r or path.json:1m, or the part to use, as in path.json:60%"
+        )
     name, _, amount = (piece.strip() for piece in part.lower().partition(":"))
     name = name.replace("_", "-")
     kind = _KIND_OF_NAME.get(name)

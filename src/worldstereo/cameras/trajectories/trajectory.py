@@ -51,9 +51,8 @@ class Trajectory:
     def cameras(self, start: Cameras, scale: SceneScale, frames: int = 21) -> Cameras:
         """The cameras of a clip.
 
-        Frames are shared out among the moves in proportion to their effort (path length in r plus turns in radians),
-        so that the picture changes about evenly, and are evenly spaced in the progress of each move. The last frame has
-        the full amounts.
+        Frames are shared out among the moves in proportion to their `effort`, so that the picture changes about evenly,
+        and are evenly spaced in the progress of each move. The last frame has the full amounts.
 
         Args:
             start: one camera; it is the first frame, bit for bit.

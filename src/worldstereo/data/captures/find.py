@@ -1,5 +1,6 @@
 """Which folders are captures, and in whose layout."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,9 +28,10 @@ def read_capture(folder: str | Path) -> Capture:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; name the folder of a capture")
+    named = _named(folder)
     for is_one, read in _LAYOUTS:
-        if is_one(folder):
-            return read(folder)
+        if is_one(named):
+            return read(named)
     raise InputError(
         f"{folder}: is no capture of a known layout (7-Scenes, TUM RGB-D, Tanks and Temples, DTU, COLMAP, "
         f"cameras.json, transforms.json); see docs/evaluation.md"
@@ -70,7 +72,12 @@ def picture_files(data: Path) -> list[Path]:
 
 
 def _is_capture(folder: Path) -> bool:
-    return any(is_one(folder) for is_one, _ in _LAYOUTS)
+    return any(is_one(_named(folder)) for is_one, _ in _LAYOUTS)
+
+
+def _named(folder: Path) -> Path:
+    """The same folder by a path that has its name and its parents', by which some layouts are known."""
+    return Path(os.path.abspath(folder))
 
 
 def _is_posed(folder: Path) -> bool:

@@ -43,11 +43,12 @@ def read_tum_rgbd(folder: Path) -> Capture:
     """
     pictures, depths = (_files(folder, f"{name}.txt") for name in ("rgb", "depth"))
     truth = _rows(folder / "groundtruth.txt", 8)
+    depth_stamps = np.array([stamp for stamp, _ in depths])
     stamps = np.array([float(row[0]) for row in truth])
     values = np.array([[float(word) for word in row[1:]] for row in truth])
     chosen = []
     for stamp, picture in pictures:
-        depth = int(np.abs(np.array([each for each, _ in depths]) - stamp).argmin())
+        depth = int(np.abs(depth_stamps - stamp).argmin())
         pose = int(np.abs(stamps - stamp).argmin())
         if abs(depths[depth][0] - stamp) <= _APART and abs(stamps[pose] - stamp) <= _APART:
             chosen.append((picture, depths[depth][1], pose))

@@ -17,7 +17,7 @@ _TILE = 8
 _GROUP = (2, 4)
 _CONTRAST = 0.08
 _SUBPIXELS = ((-0.125, -0.375), (0.375, -0.125), (-0.375, 0.125), (0.125, 0.375))
-_RAYS_AT_ONCE = {"cpu": 1 << 17, "cuda": 1 << 21}
+_CPU_RAYS, _GPU_RAYS = 1 << 17, 1 << 21
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def trace_views(
     so that memory stays bounded.
     """
     views, height, width = direction.shape[:3]
-    step = max(1, _RAYS_AT_ONCE[direction.device.type] // (height * width))
+    step = max(1, (_CPU_RAYS if direction.device.type == "cpu" else _GPU_RAYS) // (height * width))
     parts = []
     for first in range(0, views, step):
         some = slice(first, first + step)

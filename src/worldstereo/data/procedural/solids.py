@@ -21,7 +21,7 @@ class Solids:
         shape: `BOX`, `ROUND`, or `NOTHING` for padding.
         center: centres in the world, metres.
         rotation: columns are the solid's own axes in the world.
-        half: half sizes along the own axes, metres.
+        half: half sizes along the own axes, metres; of a tube those of its base.
         quadric: (a, b, c) of a round solid.
         texture: index into `textures.TEXTURES`.
         colors: three linear RGB colours of the texture.
@@ -46,9 +46,16 @@ class Solids:
         return Solids(**{f.name: getattr(self, f.name)[scene] for f in fields(Solids)})
 
     @property
+    def extent(self) -> Float[Tensor, "*b p 3"]:
+        """Half sizes of the bounding boxes along the own axes, metres: more than `half` where a tube's top is wider."""
+        a, b, c = self.quadric.unbind(-1)
+        widest = (a - b + c).clamp(min=1).sqrt()
+        return self.half * torch.stack([widest, torch.ones_like(widest), widest], dim=-1)
+
+    @property
     def radius(self) -> Float[Tensor, "*b p"]:
         """Radii of the bounding spheres; far below zero for padding, so that nothing touches it."""
-        return torch.where(self.shape == NOTHING, -1e6, self.half.norm(dim=-1))
+        return torch.where(self.shape == NOTHING, -1e6, self.extent.norm(dim=-1))
 
     @property
     def unit_from_world(self) -> Float[Tensor, "*b p 3 3"]:

@@ -16,7 +16,7 @@ from worldstereo.data.procedural.solids import BOX, Solids, box_distance, length
 
 _NEAR = 1e-6
 """No hit is nearer, in units of the ray's direction."""
-_CHUNK = {"cpu": 1 << 16, "cuda": 1 << 23}
+_CPU_CHUNK, _GPU_CHUNK = 1 << 16, 1 << 23
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Pairs:
 
     def chunks(self, rays: int) -> Iterator[tuple[bool, Int[Tensor, " k"], Int[Tensor, " k"]]]:
         """Whether boxes, bundles and solids of pieces with a bounded number of rays."""
-        step = max(1, _CHUNK[self.bundle.device.type] // rays)
+        step = max(1, (_CPU_CHUNK if self.bundle.device.type == "cpu" else _GPU_CHUNK) // rays)
         for is_box, start, stop in ((True, 0, self.boxes), (False, self.boxes, len(self.bundle))):
             for first in range(start, stop, step):
                 piece = slice(first, min(first + step, stop))
@@ -134,10 +134,10 @@ def touching_pairs(coarse: Beams, fine: Beams, solids: Solids, radius: Float[Ten
     solid = (scene * count + solid)[:, None].expand(-1, inner).flatten()
     first = (scene * groups + group) * inner
     bundle = (first[:, None] + torch.arange(inner, device=first.device)).flatten()
-    center, turn, half = solids.center.flatten(0, 1), solids.rotation.flatten(0, 1), solids.half.flatten(0, 1)
+    center, turn, extent = solids.center.flatten(0, 1), solids.rotation.flatten(0, 1), solids.extent.flatten(0, 1)
     near = fine.taken(bundle).touch_balls(center[solid], radius.flatten()[solid])
     bundle, solid = bundle[near], solid[near]
-    near = fine.taken(bundle).touch_boxes(center[solid], turn[solid], half[solid])
+    near = fine.taken(bundle).touch_boxes(center[solid], turn[solid], extent[solid])
     bundle, solid = bundle[near], solid[near]
     box = solids.shape.flatten()[solid] == BOX
     return Pairs(torch.cat([bundle[box], bundle[~box]]), torch.cat([solid[box], solid[~box]]), int(box.sum()))

@@ -23,13 +23,13 @@ def propose(
 ) -> Cameras:
     """Poses in the walkable boxes that look ahead or at a thing, level within a few degrees; not yet tested."""
     width, height = size
-    boxes = walks.double().cpu().numpy()
+    boxes = walks.cpu().double().numpy()
     extent = boxes[:, 1] - boxes[:, 0]
     area = np.maximum(extent[:, 0], 0.1) * np.maximum(extent[:, 2], 0.1)
     box = rng.generator.choice(len(boxes), size=count, p=area / area.sum())
     place = boxes[box, 0] + extent[box] * rng.generator.uniform(size=(count, 3))
     moderate = (solids.half.amax(dim=-1) < 4).cpu().numpy()
-    things = solids.center.double().cpu().numpy()[moderate]
+    things = solids.center.cpu().double().numpy()[moderate]
 
     pose = np.tile(np.eye(4), (count, 1, 1))
     intrinsics = np.tile(np.eye(3), (count, 1, 1))
