@@ -6,10 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldstereo.cameras import Cameras
-from worldstereo.geometry.inpainting import background_importance, pull_push, sky_share
+from worldstereo.geometry.inpainting import background_importance, continued_depth, pull_push, sky_share
 from worldstereo.geometry.rendering import PointRender
 from worldstereo.pipelines.clip_inputs import shrink_render
-from worldstereo.pipelines.compositing import agree_exposure, beside, complete_clip, fill_holes, in_front, wide_holes
+from worldstereo.pipelines.compositing import (
+    agree_exposure,
+    beside,
+    complete_clip,
+    fill_holes,
+    in_front,
+    uncovered,
+    wide_holes,
+)
 
 HEIGHT, WIDTH = 60, 96
 
@@ -102,13 +110,56 @@ def test_in_front_is_what_is_nearer_than_the_hole_beside_it():
     depth[:, :40] = 2.0
     holes[20:40, 40:60] = True
     depth[holes] = 0.0
-    front = in_front(depth, holes)
+    front = in_front(depth, holes, 5.0 * holes)
     assert front[20:40, 37:40].all(), "a twentieth of the height"
     assert not front[:, :37].any()
     assert not front[:, 40:].any()
     assert not front[:17].any()
     depth[:, :40] = 4.5
-    assert not in_front(depth, holes).any(), "nearer by less than a fifth"
+    assert not in_front(depth, holes, 5.0 * holes).any(), "nearer by less than a fifth"
+
+
+def test_a_hole_is_uncovered_where_the_first_frame_has_it_in_view_and_its_depth_goes_on():
+    """A wall at depth 4, seen from 1 farther right: 4 · 1 / focal length of it come into view at the right."""
+    first = Cameras.from_fov(60.0, WIDTH, HEIGHT)
+    pose = torch.eye(4)[None]
+    pose[0, 0, 3] = -1.0
+    moved = first.with_poses(pose)
+    depth, holes = torch.full((HEIGHT, WIDTH), 4.0), torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    holes[30:40] = True
+    depth[holes] = 0.0
+    behind = uncovered(depth, holes, moved[0], first[0])
+    new = round(float(first.intrinsics[0, 0, 0]) / 4)
+    torch.testing.assert_close(behind[30:40, :-new], torch.full((10, WIDTH - new), 4.0))
+    assert new > 10
+    assert (behind[30:40, 1 - new :] == 0).all()
+    assert (behind[~holes] == 0).all()
+
+
+def test_a_near_wall_goes_on_in_what_comes_into_view_and_not_in_what_it_hid():
+    """Beside a wall before the sky, at the picture's rim: turned towards it, the camera sees more of the wall."""
+    blue, turn = torch.tensor([0.5, 0.7, 0.9])[:, None, None], torch.deg2rad(torch.tensor(20.0))
+    first = Cameras.from_fov(60.0, WIDTH, HEIGHT)
+    pose = torch.eye(4)[None]
+    pose[0, 0, [0, 2]] = torch.stack([turn.cos(), -turn.sin()])
+    pose[0, 2, [0, 2]] = torch.stack([turn.sin(), turn.cos()])
+    truth = blue.repeat(1, HEIGHT, WIDTH)
+    truth[:, 20:, 30:] = 0.2
+    depth, holes = torch.zeros(HEIGHT, WIDTH), torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    depth[20:, 30:] = 2.0
+    holes[:, 70:] = True
+    depth[holes] = 0.0
+    render = PointRender(torch.where(holes, 0.5, truth)[None], holes[None], depth[None])
+    small = PointRender(*(x[..., ::2, ::2] for x in (render.rgb, render.hole_mask, render.depth)))
+    two = [PointRender(*(torch.cat([x, x]) for x in (r.rgb, r.hole_mask, r.depth))) for r in (render, small)]
+    content = truth[None, :, ::2, ::2].repeat(2, 1, 1, 1)
+    for cameras, goes_on in (
+        (first.with_poses(torch.cat([torch.eye(4)[None], pose])), True),
+        (first.with_poses(torch.eye(4).repeat(2, 1, 1)), False),
+    ):
+        frames = complete_clip(*two, content, truth, cameras, seed=0)
+        wall = (frames[1, :, 23:28, 72:76] - 0.2).abs().mean() < 0.1
+        assert bool(wall) == goes_on
 
 
 def test_holes_that_the_sky_continues_show_sky_and_nothing_of_the_content():
@@ -121,7 +172,7 @@ def test_holes_that_the_sky_continues_show_sky_and_nothing_of_the_content():
     holes[25:30, :45] = True
     holes[30:50, 40:45] = True
     render = PointRender(torch.where(holes, 0.5, truth)[None], holes[None], depth[None])
-    front = in_front(depth, holes)
+    front = in_front(depth, holes, torch.where(holes, continued_depth(depth, ~holes), 0.0))
     share = sky_share(depth, ~(holes | front)) * beside(front)
     assert (beside(torch.zeros_like(front)) == 0).all(), "the open is left to the network"
     assert (share[holes] > 0.5).all()

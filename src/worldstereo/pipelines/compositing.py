@@ -63,10 +63,11 @@ def complete_clip(
 
     def completed(index: int) -> Float[Tensor, "3 h w"]:
         holes, depth = render.hole_mask[index], render.depth[index]
-        front = in_front(depth, holes)
+        behind = uncovered(depth, holes, cameras[index], cameras[0])
+        front = in_front(depth, holes, behind)
         smooth = fill_holes(render.rgb[index], holes, front, background_importance(depth), agreed[index])
-        share = sky_share(depth, ~(holes | front)) * beside(front)
-        smooth = continue_sky(smooth, ~holes & (depth <= 0), torch.where(holes, share, 0.0))
+        share = torch.where(behind > 0, sky_share(depth, ~(holes | front)) * beside(front), 0.0)
+        smooth = continue_sky(smooth, ~holes & (depth <= 0), share)
         return exemplars.continue_into(smooth, wide_holes(holes & (share < _SKY), narrow), front, seed + index)
 
     for _ in range(_KEYFRAMES):
@@ -81,13 +82,30 @@ def complete_clip(
     return torch.stack([image, *(completed(index) for index in range(1, len(content)))])
 
 
-def in_front(depth: Float[Tensor, "h w"], holes: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
-    """Known pixels that are nearer by a fifth than what a hole near them shows, by `continued_depth`.
+def uncovered(
+    depth: Float[Tensor, "h w"], holes: Bool[Tensor, "h w"], camera: Cameras, first: Cameras
+) -> Float[Tensor, "h w"]:
+    """The depth, by `continued_depth`, of holes that show what the first frame has in view but hidden; 0 elsewhere.
 
-    Near is within a twentieth of the shorter side.
+    Something nearer hides it there, which does not go on in these holes. Into the others, out of the first frame's
+    view, near things may go on: beside a wall that leaves the picture lies more of it, not what is behind it.
+    """
+    behind = continued_depth(depth, ~holes)
+    pixels, z = first.project(camera.unproject(behind[None]).reshape(-1, 3))
+    size = pixels.new_tensor([first.width, first.height])
+    in_view = (z[0] > 0) & (pixels[0] >= 0).all(dim=-1) & (pixels[0] < size).all(dim=-1)
+    return torch.where(holes & in_view.reshape(holes.shape), behind, 0.0)
+
+
+def in_front(
+    depth: Float[Tensor, "h w"], holes: Bool[Tensor, "h w"], behind: Float[Tensor, "h w"]
+) -> Bool[Tensor, "h w"]:
+    """Known pixels that are nearer by a fifth than what a hole within a twentieth of the shorter side uncovers.
+
+    Args:
+        behind: see `uncovered`.
     """
     reach = min(depth.shape) // _NEAR
-    behind = torch.where(holes, continued_depth(depth, ~holes), 0.0)
     farthest = ndimage.maximum_filter(behind.cpu().numpy(), 2 * reach + 1, mode="constant")
     return ~holes & (depth > 0) & (depth < _NEARER * torch.from_numpy(farthest).to(depth))
 
