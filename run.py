@@ -28,7 +28,12 @@ def main() -> int:
         return 2
     arguments = sys.argv[1:]
     testing = arguments[:1] == ["test"]
-    set_up("test" if testing else "mesh,viewer")
+    try:
+        set_up("test" if testing else "mesh,viewer")
+    except subprocess.CalledProcessError as error:
+        command = " ".join(error.cmd)
+        print(f"run.py: '{command}' failed; mend what it says above and run the same command again", file=sys.stderr)
+        return 2
     if testing:
         return run_tests(arguments[1:])
     return subprocess.call([str(PYTHON), "-m", "worldstereo.cli", *arguments])
@@ -41,7 +46,7 @@ def set_up(extras: str) -> None:
     if stamp.exists() and stamp.read_text() == wanted:
         return
     print("setting up .venv (a few minutes, once) ...", file=sys.stderr, flush=True)
-    if not PYTHON.exists():
+    if not has_pip():
         subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
     if subprocess.call([str(PYTHON), "-c", "import torch"], stderr=subprocess.DEVNULL) != 0:
         install_torch()
@@ -50,6 +55,11 @@ def set_up(extras: str) -> None:
     constraint.write_text(f"torch=={torch_version()}\n")
     pip("install", "--constraint", str(constraint), "--editable", f"{ROOT}[{extras}]")
     stamp.write_text(wanted)
+
+
+def has_pip() -> bool:
+    """Whether the environment is whole; one whose making was stopped has a Python but no pip."""
+    return PYTHON.exists() and subprocess.call([str(PYTHON), "-c", "import pip"], stderr=subprocess.DEVNULL) == 0
 
 
 def install_torch() -> None:

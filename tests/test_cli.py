@@ -16,6 +16,7 @@ from PIL import Image
 from conftest import run_command
 from worldstereo.cameras.files import read_cameras
 from worldstereo.cli import main
+from worldstereo.cli.options import progress
 from worldstereo.exporters.ply import read_ply
 from worldstereo.pipelines.world_folder import World
 from worldstereo.video import read_video
@@ -108,6 +109,7 @@ def test_preview_writes_a_page_and_a_picture(room_photo, tmp_path):
     done = run_command("preview", room_photo, "--out", page, "--preset", "paper", "--short-side", 96)
     assert done.returncode == 0, done.stderr
     assert "orbit-up:45" in done.stdout
+    assert done.stderr == "", "libraries have nothing to say, even where torchao is installed"
     assert page.stat().st_size > 10_000
     assert Image.open(page.with_suffix(".png")).size[0] >= 800
 
@@ -133,6 +135,38 @@ def test_preview_overwrites_no_photo(room_photo, tmp_path):
         assert said in done.stderr
     assert photo.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
+
+
+def test_preview_overwrites_no_depth_file(monkeypatch, capsys, room_photo, tmp_path):
+    depth = tmp_path / "scene.png"
+    depth.write_bytes(png((64, 64), "I;16"))
+    before = depth.read_bytes()
+    options = ("--depth", depth, "--depth-scale", 0.001, "--out", tmp_path / "scene.html")
+    assert run(monkeypatch, "preview", room_photo, *options) == 2
+    refused(capsys, "would overwrite")
+    assert depth.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("generate", "."), ("generate", "/"), ("preview", "."), ("reconstruct", "/"), ("evaluate", "depth", "-o", ".")],
+    ids=" ".join,
+)
+def test_a_folder_in_place_of_a_file_is_one_sentence(monkeypatch, capsys, tmp_path, arguments):
+    monkeypatch.chdir(tmp_path)
+    model = ("--model", "warp") if arguments[0] in ("generate", "preview") else ()
+    assert run(monkeypatch, *arguments, *model) == 2
+    refused(capsys, f"{arguments[-1]}: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_in_brackets_are_shown_as_they_are(monkeypatch, capsys, made, tmp_path):
+    world = World(made).save(tmp_path / "w[final]")
+    assert run(monkeypatch, "info", world.folder) == 0
+    assert "w[final]: world of" in capsys.readouterr().out.replace("\n", "")
+    with progress(quiet=False) as on_progress:
+        on_progress("a[red].jpg", 1.0)
+    assert "a[red].jpg" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent otherwise")

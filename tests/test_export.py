@@ -385,6 +385,13 @@ def test_the_report_is_written_anew_after_a_reconstruction(world, tmp_path):
     assert report.stat().st_mtime_ns > before
 
 
+def test_a_damaged_record_of_a_clip_is_named_by_the_report(bare, tmp_path):
+    damaged = bare.save(tmp_path / "damaged")
+    (damaged.clips[1].folder / "update.json").write_text("{}")
+    with pytest.raises(InputError, match=r"update\.json: the field 'seconds' is missing; delete .*done"):
+        finish(damaged)
+
+
 def test_the_command_offers_every_format():
     from worldstereo.cli.export import Format
 

@@ -25,8 +25,9 @@ from worldstereo.geometry.splats import GaussianSplats
 from worldstereo.pipelines.warp import WarpGenerator
 from worldstereo.pipelines.world import WorldPipeline
 from worldstereo.pipelines.world_folder import World
+from worldstereo.viewer.live import server as server_module
 from worldstereo.viewer.live.compare import plane_of_picture
-from worldstereo.viewer.live.guard import admits, is_loopback, own_names, start_server, stop_server
+from worldstereo.viewer.live.guard import admits, is_inside, is_loopback, own_names, start_server, stop_server
 from worldstereo.viewer.live.jobs import JobRunner, JobState
 from worldstereo.viewer.live.levels import FIRST_PART, cut_into_parts
 from worldstereo.viewer.live.path_draft import PathDraft
@@ -295,6 +296,21 @@ def test_beyond_loopback_the_machines_own_name_is_admitted_too():
     assert not admits("evil.example", "http://evil.example", True, own_names("0.0.0.0"))
 
 
+@pytest.mark.parametrize(
+    ("target", "inside"),
+    [
+        ("/", True),
+        ("/assets/index-1.js?v=1:2", True),
+        ("/C:/Windows/win.ini", False),
+        ("/c%3a/Windows/win.ini", False),
+        ("/index.html::$DATA", False),
+    ],
+)
+def test_a_drive_is_not_inside_the_page(target, inside):
+    """On Windows, joining any folder and 'C:/Windows' gives 'C:/Windows'."""
+    assert is_inside(target) == inside
+
+
 @pytest.fixture(scope="module")
 def server():
     pytest.importorskip("viser")
@@ -349,6 +365,7 @@ def test_nothing_but_the_page_is_served(server, path):
     assert "root:" not in said
     assert answer(port, f"GET / HTTP/1.1\nHost: localhost:{port}\n\n").startswith("HTTP/1.1 200")
     assert answer(port, "GET / HTTP/1.1\nHost: evil.example\n\n").startswith("HTTP/1.1 403")
+    assert answer(port, f"GET /C:/x HTTP/1.1\nHost: localhost:{port}\n\n").startswith("HTTP/1.1 403")
 
 
 def test_the_page_cannot_put_the_world_on_the_internet(server):
@@ -377,6 +394,10 @@ def test_without_viser_the_extra_is_named(monkeypatch):
 def read(world: World) -> SceneContent:
     memory = world.memory
     return SceneContent(memory.cloud, memory.sky)
+
+
+def nothing(*given: object) -> None:
+    """What a viewer does that is only looked at."""
 
 
 def test_the_world_is_extended_along_a_drawn_path_and_exported(room_photo: Path, tmp_path: Path):
@@ -410,6 +431,38 @@ def test_the_world_is_extended_along_a_drawn_path_and_exported(room_photo: Path,
             assert (world.folder / "exports" / name).read_text() == "ply"
     finally:
         viewer.close()
+
+
+def test_who_closes_the_page_at_a_camera_leaves_it(room_photo: Path, tmp_path: Path):
+    pytest.importorskip("viser")
+    world = WorldPipeline(WarpGenerator(), FlatDepth())(room_photo, tmp_path / "w", SMALL)
+    viewer = LiveViewer(world, Actions(read, nothing, nothing, {"ply": ".ply"}), "127.0.0.1", None)
+    try:
+        gone, other = FakeView(), FakeView()
+        other.client_id = 8
+        viewer._clips.stand(1, 0, gone)
+        viewer._forget(other)
+        assert viewer._clips.has_visitor(gone)
+        assert not viewer._cameras.visible
+        viewer._forget(gone)
+        assert not viewer._clips.has_visitor(gone)
+        assert viewer._cameras.visible, "the other browsers see the cameras again"
+    finally:
+        viewer.close()
+
+
+def test_a_damaged_frame_is_named_and_leaves_no_server(room_photo: Path, tmp_path: Path, capfd, monkeypatch):
+    pytest.importorskip("viser")
+    world = WorldPipeline(WarpGenerator(), FlatDepth())(room_photo, tmp_path / "w", SMALL)
+    (world.clips[0].folder / "frames" / "000.png").write_bytes(b"no picture")
+    started = []
+    start = server_module.start_server
+    monkeypatch.setattr(server_module, "start_server", lambda *where: started.append(start(*where)) or started[-1])
+    with pytest.raises(InputError, match=r"000\.png: is no picture; restore it"):
+        LiveViewer(world, Actions(read, nothing, nothing, {"ply": ".ply"}), "127.0.0.1", None)
+    with pytest.raises(ConnectionRefusedError):
+        answer(started[0].get_port(), "")
+    assert capfd.readouterr().out == ""
 
 
 def test_an_address_with_colons_stands_in_brackets():

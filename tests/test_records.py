@@ -42,6 +42,7 @@ def test_what_was_written_is_read():
     [
         ({"flag": 1}, "flag", "true or false"),
         ({"count": True}, "count", "a whole number"),
+        ({"parts": [{"name": "a", "weight": 10**400}]}, "parts[0].weight", "a finite number"),
         ({"count": 1.5}, "count", "a whole number"),
         ({"count": None}, "count", "a whole number"),
         ({"size": [1]}, "size", "a list of 2"),

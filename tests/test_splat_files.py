@@ -166,6 +166,21 @@ def test_we_read_files_of_gsply(tmp_path, version):
         torch.testing.assert_close(found, covariances(splats.scales, splats.rotations), atol=0.003, rtol=0.08)
 
 
+def test_more_splats_than_niantics_reader_takes_are_refused(tmp_path):
+    """It reads ten million; nothing is written, nor allocated."""
+    one = GaussianSplats(
+        means=torch.zeros(1, 3),
+        scales=torch.ones(1, 3),
+        rotations=torch.tensor([[1.0, 0, 0, 0]]),
+        opacities=torch.full((1,), 0.5),
+        colors=torch.zeros(1, 3),
+    )
+    many = {name: value.expand(10_000_001, *value.shape[1:]) for name, value in vars(one).items()}
+    with pytest.raises(InputError, match="10000001 splats are more"):
+        write_spz(tmp_path / "a.spz", GaussianSplats(**many))
+    assert not list(tmp_path.iterdir())
+
+
 def spz(version: int, count: int, degree: int, bits: int, body: bytes) -> bytes:
     return gzip.compress(struct.pack("<IIIBBBB", 0x5053474E, version, count, degree, bits, 0, 0) + body, mtime=0)
 

@@ -108,9 +108,9 @@ def _decoded(path: Path) -> tuple[Image.Image, float | None]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path, mend: str | None = None) -> Iterator[Image.Image]:
     """Open a picture's header; Pillow's guard against huge pictures is replaced by ours while it is read."""
-    with _PILLOWS_GUARD.off(), _recognized(path) as picture:
+    with _PILLOWS_GUARD.off(), _recognized(path, mend) as picture:
         _check_largest(path, picture.format, *picture.size)
         yield picture
 
@@ -142,8 +142,8 @@ class _PillowsGuard:
 _PILLOWS_GUARD = _PillowsGuard()
 
 
-def _recognized(path: Path) -> Image.Image:
-    """A picture's header.
+def _recognized(path: Path, mend: str | None) -> Image.Image:
+    """A picture's header; `mend` says what to do about a file that is none, otherwise its content does.
 
     Raises:
         InputError: the file cannot be read, or is no picture.
@@ -159,7 +159,7 @@ def _recognized(path: Path) -> Image.Image:
     except IsADirectoryError:
         raise InputError(f"{path}: is a folder; name a picture inside it") from None
     except UnidentifiedImageError:
-        raise InputError(_not_a_picture(path)) from None
+        raise InputError(_not_a_picture(path) if mend is None else f"{path}: is no picture; {mend}") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a picture ({error})") from error
 
@@ -423,7 +423,7 @@ def load_png(path: str | Path, mend: str = "restore it or make it again") -> Flo
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; {mend}")
-    with _opened(path) as picture, _decoding(path, mend):
+    with _opened(path, mend) as picture, _decoding(path, mend):
         pixels = np.array(picture.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 

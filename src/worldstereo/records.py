@@ -1,6 +1,6 @@
 """Dataclasses out of JSON, the types of all fields checked."""
 
-import math
+import sys
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -58,7 +58,7 @@ def _read(hint: Any, value: Any, path: Path, mend: str, field: str) -> Any:
         return read_record(hint, value, path, mend, field)  # type: ignore[arg-type]
     kind = origin or hint
     fits = isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
-    if not fits or (kind is float and not math.isfinite(value)):
+    if not fits or (kind is float and not abs(value) <= sys.float_info.max):
         raise InputError(f"{path}: {_named(field)} must be {_WORDS[kind]}; {mend}")
     return value
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 
 THREADS = 4
-"""Few enough to cost little on 2 cores: the default run of a photo takes 35 s there, and took 32 s with 2."""
+"""Few enough to cost little on 2 cores: the default run of the baseline takes 35 s there, and took 32 s with 2."""
 
 
 @contextmanager

@@ -105,9 +105,12 @@ def depth(
     """Depth against held-out truth, beside constant depth and the best plane, with and without hints."""
     import worldstereo
     from worldstereo.depth.registry import create_depth_estimator
+    from worldstereo.errors import InputError
     from worldstereo.evaluation.depth import DepthEvaluationConfig, evaluate_depth, nano_depth_evaluation_sources
     from worldstereo.files import write_json
 
+    if out is not None and out.is_dir():
+        raise InputError(f"--out {out}: is a folder; name a JSON file")
     sources = () if data is None else nano_depth_evaluation_sources(data)
     config = DepthEvaluationConfig(sources=sources, procedural_count=procedural)
     result = evaluate_depth(config, create_depth_estimator(depth, device=device))

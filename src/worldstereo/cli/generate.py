@@ -49,7 +49,7 @@ def generate(
     from worldstereo.pipelines.world import WorldPipeline
 
     settings = options.make_settings(trajectory, preset, projection, camera, fov, short_side, frames, squeeze, seed)
-    folder = out or picture.with_name(f"{picture.stem}.world")
+    folder = out or picture.parent / f"{picture.stem}.world"
     generator_options = GeneratorOptions(
         prompt=prompt,
         negative_prompt=negative_prompt,

@@ -16,7 +16,7 @@ def info(
     """Show versions, devices, back-ends within reach and what a run costs; or describe a world."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False)
     if world is not None:
         _describe_world(console, world)
     else:
@@ -25,7 +25,6 @@ def info(
 
 def _describe_machine(console: "Console") -> None:
     import torch
-    from rich.markup import escape
     from rich.table import Table
 
     import worldstereo
@@ -48,14 +47,13 @@ def _describe_machine(console: "Console") -> None:
     )
     table = Table("depth back-end", "ready", "licence", "how to get it", title="Depth")
     for entry in back_ends():
-        row = (entry.name, "yes" if entry.installed else "no", entry.licence, entry.how)
-        table.add_row(*map(escape, row))
+        table.add_row(entry.name, "yes" if entry.installed else "no", entry.licence, entry.how)
     console.print(table)
     console.print(
         f"'reconstruct --depth' also takes networks that look at many frames at once: {', '.join(EXTERNALS)}; "
         f"licences and packages are in docs/reconstruction.md"
     )
-    console.print("a run with nano (4 clips of 13 frames, 720×480) took 50 s and 1.6 GB on 2 CPU cores")
+    console.print("a run with nano (4 clips of 13 frames, 720×480) took 53 s and 1.6 GB on 2 CPU cores")
 
 
 def _describe_world(console: "Console", folder: Path) -> None:

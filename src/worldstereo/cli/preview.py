@@ -36,12 +36,13 @@ def preview(
     from worldstereo.viewer.preview import PathSketch, draw_preview, write_preview_page
 
     settings = options.make_settings(trajectory, preset, projection, camera, fov, short_side, frames, squeeze, seed=0)
-    page = out or picture.with_name(f"{picture.stem}.preview.html")
-    drawing = page.with_suffix(".png")
+    page = out or picture.parent / f"{picture.stem}.preview.html"
     if page.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--out {page}: is a page's name, so let it end in .html; the drawing is written beside it")
-    if drawing.exists() and picture.exists() and drawing.samefile(picture):
-        raise InputError(f"--out {page}: the drawing beside it would overwrite {picture}; choose another name")
+    drawing = page.with_suffix(".png")
+    for given in (picture, Path(depth)):
+        if drawing.exists() and given.exists() and drawing.samefile(given):
+            raise InputError(f"--out {page}: the drawing beside it would overwrite {given}; choose another name")
     pipeline = WorldPipeline.from_pretrained(model, depth=depth, depth_scale=depth_scale, placement=Placement(device))
     begun, paths = pipeline.start(load_picture(picture), settings)
     sketches = [PathSketch(str(path.trajectory), path.cameras) for path in paths]

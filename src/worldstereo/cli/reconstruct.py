@@ -49,6 +49,7 @@ def reconstruct(
         int,
         typer.Option(
             "--splats",
+            min=0,
             help="How many Gaussian splats at most, those of the sky apart (a tenth as many); 0 for none, and no "
             "fly-through.",
         ),
@@ -120,7 +121,7 @@ def reconstruct(
 def _beside(source: Path) -> Path:
     """Where the result of a folder of pictures goes."""
     named = source if source.name not in ("", "..") else source.resolve()
-    return named.with_name(f"{named.name}.reconstruction")
+    return named.parent / f"{named.name}.reconstruction"
 
 
 def _left_out(result: "ReconstructionFolder") -> tuple[str, ...]:

@@ -26,6 +26,7 @@ _MAGIC = 0x5053474E
 _HEADER = struct.Struct("<IIIBBBB")
 _MOST_FRACTION_BITS = 24
 _MOST_SPLATS = 50_000_000
+_MOST_WRITTEN = 10_000_000  # the reader of Niantic Labs refuses more
 _MOST_RATIO = 1100  # no deflate stream grows by more than 1032
 _CHUNK = 1 << 22
 _LEVEL = 6  # of gzip; 9 gains nothing
@@ -43,10 +44,10 @@ def write_spz(path: str | Path, splats: GaussianSplats) -> None:
     0.002, colours to 0.004, rotations to 0.2°.
 
     Raises:
-        InputError: the file cannot be written, a splat is farther than 2²³ units, or there are more than 50 million.
+        InputError: the file cannot be written, a splat is farther than 2²³ units, or there are more than 10 million.
     """
     count = len(splats)
-    if count > _MOST_SPLATS:
+    if count > _MOST_WRITTEN:
         raise InputError(f"{path}: {count} splats are more than SPZ readers take; write a splat PLY instead")
     means = flip_points(splats.means.cpu()).double().numpy()
     farthest = float(np.abs(means).max(initial=0))

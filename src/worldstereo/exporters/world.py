@@ -1,5 +1,6 @@
 """The files that crown a run: cloud and report."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from worldstereo.exporters.ply import write_ply
@@ -7,6 +8,7 @@ from worldstereo.exporters.world_parts import frame_of
 from worldstereo.files import read_json
 from worldstereo.pipelines.world_folder import Clip, World, exclusive
 from worldstereo.reconstruction.folder import ReconstructionFolder
+from worldstereo.records import read_record
 from worldstereo.viewer.report import ClipSection, Report, write_report
 
 _BASELINE_BANNER = (
@@ -42,7 +44,6 @@ def finish_once(world: World) -> None:
 def _report_of(world: World) -> Report:
     manifest, memory = world.manifest, world.memory
     done = [clip for clip in world.clips if clip.is_done]
-    updates = [read_json(clip.folder / "update.json") for clip in done]
     unit = "m" if manifest.metric else "scene units (no metric scale)"
     fly_through = world.folder / "reconstruction" / "fly_through.mp4"
     return Report(
@@ -52,8 +53,8 @@ def _report_of(world: World) -> Report:
         cloud=memory.cloud,
         sky=memory.sky,
         clips=tuple(
-            ClipSection(name=clip.name, cameras=clip.cameras, video=clip.video, notes=_clip_notes(clip, update))
-            for clip, update in zip(done, updates, strict=True)
+            ClipSection(name=clip.name, cameras=clip.cameras, video=clip.video, notes=_clip_notes(clip))
+            for clip in done
         ),
         input_cameras=world.initial_bank()[1],
         settings=(
@@ -69,7 +70,7 @@ def _report_of(world: World) -> Report:
         figures=(
             ("points", f"{len(memory.cloud):,}"),
             ("median depth", f"{manifest.radius:.3g} {unit}"),
-            ("seconds for the clips", f"{sum(update['seconds'] for update in updates):.0f}"),
+            ("seconds for the clips", f"{sum(_seconds(clip) for clip in done):.0f}"),
         ),
         banner=_BASELINE_BANNER if manifest.request.model == "warp" else None,
         unit=("m", 1.0) if manifest.metric else ("r", manifest.radius),
@@ -89,7 +90,21 @@ def _reconstruction_figures(folder: ReconstructionFolder) -> tuple[tuple[str, st
     return tuple(figures)
 
 
-def _clip_notes(clip: Clip, update: dict) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class _Update:
+    """What a report tells of `update.json`."""
+
+    seconds: float
+
+
+def _seconds(clip: Clip) -> float:
+    """How long the clip took."""
+    path = clip.folder / "update.json"
+    mend = f"delete {clip.folder / 'done'} and run the same 'worldstereo generate' again, which makes the clip again"
+    return read_record(_Update, read_json(path), path, mend).seconds
+
+
+def _clip_notes(clip: Clip) -> tuple[str, ...]:
     notes = [f"path: {clip.plan.trajectory}"]
     if clip.plan.fraction < 1:
         notes.append(f"shortened to {clip.plan.fraction:.0%} to keep clear of the scene")

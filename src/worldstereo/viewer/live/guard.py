@@ -1,4 +1,4 @@
-"""Who may talk to the viewer's server: its own page, and nobody else.
+"""Who may talk to the viewer's server, its own page and nobody else, and what may be asked for.
 
 viser answers every WebSocket that knows its version, whatever page opened it, so that any page open in the same browser
 could drive the viewer of somebody who only visits it. A browser always states the page's origin, and a page cannot
@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from worldstereo.errors import InputError, MissingExtraError
 
@@ -56,6 +56,14 @@ def admits(asked: str | None, origin: str | None, is_websocket: bool, names: set
     if name is None or not (name.lower() in names or _is_address(name)):
         return False
     return not is_websocket or origin in (f"http://{asked}", f"https://{asked}")
+
+
+def is_inside(target: str) -> bool:
+    """Whether what a request asks for can only lie in the page's own folder.
+
+    viser refuses "..", but joins paths that begin with a drive, which on Windows lead out of any folder.
+    """
+    return ":" not in unquote(target.partition("?")[0])
 
 
 def start_server(host: str, port: int | None, title: str) -> "viser.ViserServer":
@@ -101,7 +109,7 @@ def stop_server(server: "viser.ViserServer") -> None:
 
 @contextlib.contextmanager
 def _guarded_handshakes(names: set[str]) -> Iterator[list[str]]:
-    """While the context lasts, servers that are opened refuse what `admits` refuses; gives a list of such servers.
+    """While the context lasts, servers that are opened refuse what `admits` or `is_inside` does; gives a list of those.
 
     viser has no option for it: the function of its WebSocket library that opens a server is wrapped meanwhile.
     """
@@ -114,7 +122,8 @@ def _guarded_handshakes(names: set[str]) -> Iterator[list[str]]:
         def answer(connection: Any, request: Any) -> Any:
             headers = request.headers
             is_websocket = headers.get("Upgrade", "").lower() == "websocket"
-            if not admits(headers.get("Host"), headers.get("Origin"), is_websocket, names):
+            admitted = admits(headers.get("Host"), headers.get("Origin"), is_websocket, names)
+            if not admitted or not is_inside(request.path):
                 return connection.respond(HTTPStatus.FORBIDDEN, "only the viewer's own page is answered\n")
             return process_request(connection, request)
 

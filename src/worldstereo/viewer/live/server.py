@@ -84,7 +84,15 @@ class LiveViewer:
         self._server = start_server(host, port, "worldstereo")
         self._moved: dict[int, float] = {}
         self._closed = threading.Event()
-        server = self._server
+        try:
+            self._build(content)
+        except BaseException:
+            stop_server(self._server)
+            raise
+
+    def _build(self, content: SceneContent) -> None:
+        """Fill the page."""
+        server, world = self._server, self._world
         server.scene.set_up_direction(np.array(world.manifest.up, np.float64))
         server.gui.configure_theme(dark_mode=True, show_logo=False, show_share_button=False, control_width="medium")
         server.gui.main_panel.dock_right()
@@ -319,6 +327,8 @@ class LiveViewer:
         self._layers.send(client)
 
     def _forget(self, client: "viser.ClientHandle") -> None:
+        if self._clips.has_visitor(client):
+            self._clips.leave()
         self._layers.forget(client.client_id)
         self._standing.forget(client.client_id)
         self._moved.pop(client.client_id, None)
