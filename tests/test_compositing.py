@@ -13,6 +13,7 @@ from worldstereo.pipelines.compositing import (
     agree_exposure,
     beside,
     complete_clip,
+    continue_sky,
     fill_holes,
     in_front,
     uncovered,
@@ -177,11 +178,21 @@ def test_holes_that_the_sky_continues_show_sky_and_nothing_of_the_content():
     assert (beside(torch.zeros_like(front)) == 0).all(), "the open is left to the network"
     assert (share[holes] > 0.5).all()
     small = PointRender(*(x[..., ::2, ::2] for x in (render.rgb, render.hole_mask, render.depth)))
-    ghosts = torch.rand(2, 3, HEIGHT // 2, WIDTH // 2, generator=torch.Generator().manual_seed(0))
+    noise = torch.rand(2, 3, HEIGHT // 2, WIDTH // 2, generator=torch.Generator().manual_seed(0))
+    ghosts = blue + 0.4 * (noise - 0.5)
     cameras = Cameras.from_fov(60.0, WIDTH, HEIGHT).with_poses(torch.eye(4).repeat(2, 1, 1))
     two = [PointRender(*(torch.cat([x, x]) for x in (r.rgb, r.hole_mask, r.depth))) for r in (render, small)]
     frames = complete_clip(*two, ghosts, truth, cameras, seed=0)
     assert (frames[1] - truth).abs().max() < 0.02
+
+
+def test_where_the_content_is_unlike_the_sky_it_is_no_sky():
+    blue = torch.tensor([0.5, 0.7, 0.9])[:, None, None].repeat(1, HEIGHT, WIDTH)
+    holes = square_hole()
+    frame = torch.where(holes, 0.3, blue)
+    for offset, weight in ((0.0, 1.0), (0.19, 1.0), (0.3, 0.5), (0.41, 0.0)):
+        seen = continue_sky(frame, ~holes, holes.float(), blue - offset)
+        torch.testing.assert_close(seen, torch.lerp(frame, blue, weight), atol=1e-4, rtol=0)
 
 
 def test_a_hole_behind_an_object_takes_after_what_is_behind_it_though_the_content_is_blurred():

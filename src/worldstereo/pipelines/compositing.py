@@ -33,6 +33,7 @@ _NEAR = 20  # the shorter side divided by this
 _NEARER = 0.8  # times the depth of what a hole shows: such surfaces do not go on in it
 _BESIDE = 8  # the shorter side divided by this: so far beside an object sky goes on
 _SKY = 0.5  # with such a share of it a hole shows sky and nothing else
+_UNLIKE_SKY = 0.2  # root mean square difference of colours
 _SEAM = 1.2  # network pixels over which the rims of holes are blended
 
 
@@ -57,7 +58,8 @@ def complete_clip(
         image: what the clip begins with, whose texture is continued.
         cameras: of the output.
     """
-    exemplars, narrow = Exemplars(image), round(min(image.shape[1:]) / _TEXTURED)
+    height, width = image.shape[1:]
+    exemplars, narrow = Exemplars(image), round(min(height, width) / _TEXTURED)
     small_frames = zip(content, small_render.rgb, small_render.hole_mask, small_render.depth, strict=True)
     agreed = [agree_exposure(own, rgb, ~holes, background_importance(z)) for own, rgb, holes, z in small_frames]
 
@@ -67,7 +69,7 @@ def complete_clip(
         front = in_front(depth, holes, behind)
         smooth = fill_holes(render.rgb[index], holes, front, background_importance(depth), agreed[index])
         share = torch.where(behind > 0, sky_share(depth, ~(holes | front)) * beside(front), 0.0)
-        smooth = continue_sky(smooth, ~holes & (depth <= 0), share)
+        smooth = continue_sky(smooth, ~holes & (depth <= 0), share, _enlarged(agreed[index], height, width))
         return exemplars.continue_into(smooth, wide_holes(holes & (share < _SKY), narrow), front, seed + index)
 
     for _ in range(_KEYFRAMES):
@@ -147,7 +149,7 @@ def fill_holes(
         front: known pixels of what is nearer than the holes show (`in_front`).
     """
     height, width = holes.shape
-    large = F.interpolate(content[None], (height, width), mode="bicubic", align_corners=False)[0]
+    large = _enlarged(content, height, width)
     behind, known = ~(holes | front)[None, None], ~holes[None, None]
     spread = pull_push(torch.cat([render, render - large])[None], behind, importance[None, None])[0]
     smooth, difference = spread[:3], spread[3:]
@@ -166,21 +168,28 @@ def beside(front: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:
 
 
 def continue_sky(
-    frame: Float[Tensor, "3 h w"], sky: Bool[Tensor, "h w"], share: Float[Tensor, "h w"]
+    frame: Float[Tensor, "3 h w"],
+    sky: Bool[Tensor, "h w"],
+    share: Float[Tensor, "h w"],
+    content: Float[Tensor, "3 h w"],
 ) -> Float[Tensor, "3 h w"]:
     """The frame with the colours of its sky, spread by `pull_push`, where at least half of what shows is sky.
 
     Between a quarter and a half it fades in.
 
-    A small network puts ghosts of a roof into the sky beside it, and a roof spreads its own colours there. In the open,
-    far from all that is in front, the network may see more than sky.
+    A small network puts ghosts of a roof into the sky beside it, and a roof spreads its own colours there. But what
+    the network sees there instead may be a hill: where its colour is farther than 0.2 from the sky's, in root mean
+    square, there is less of it, and none from 0.4 on.
 
     Args:
         sky: known pixels of it.
         share: of sky in what a pixel shows (`sky_share`), 0 where nothing is to change.
+        content: the network's, of the frame's size.
     """
     spread = pull_push(frame[None], sky[None, None], torch.ones_like(share)[None, None])[0]
-    return torch.lerp(frame, spread, (2 * share / _SKY - 1).clamp(0, 1))
+    unlike = (content - spread).square().mean(dim=0).sqrt()
+    weight = (2 * share / _SKY - 1).clamp(0, 1) * (2 - unlike / _UNLIKE_SKY).clamp(0, 1)
+    return torch.lerp(frame, spread, weight)
 
 
 def wide_holes(holes: Bool[Tensor, "h w"], width: int) -> Bool[Tensor, "h w"]:
@@ -199,6 +208,10 @@ def _distance_from(mask: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:
     if not bool(mask.any()):
         return torch.full(mask.shape, torch.inf, device=mask.device)
     return torch.from_numpy(ndimage.distance_transform_edt(~mask.cpu().numpy())).to(mask.device, torch.float32)
+
+
+def _enlarged(content: Float[Tensor, "3 m n"], height: int, width: int) -> Float[Tensor, "3 h w"]:
+    return F.interpolate(content[None], (height, width), mode="bicubic", align_corners=False)[0]
 
 
 def _smoothed(values: Float[Tensor, "c m n"]) -> Float[Tensor, "c m n"]:
