@@ -6,16 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldstereo.cameras import Cameras
-from worldstereo.geometry.inpainting import background_importance, continued_depth, pull_push, sky_share
+from worldstereo.geometry.inpainting import background_importance, continued_depth, pull_push
 from worldstereo.geometry.rendering import PointRender
 from worldstereo.pipelines.clip_inputs import shrink_render
 from worldstereo.pipelines.compositing import (
     agree_exposure,
-    beside,
     complete_clip,
-    continue_sky,
+    continued_sky,
     fill_holes,
     in_front,
+    shows_sky,
     uncovered,
     wide_holes,
 )
@@ -174,9 +174,7 @@ def test_holes_that_the_sky_continues_show_sky_and_nothing_of_the_content():
     holes[30:50, 40:45] = True
     render = PointRender(torch.where(holes, 0.5, truth)[None], holes[None], depth[None])
     front = in_front(depth, holes, torch.where(holes, continued_depth(depth, ~holes), 0.0))
-    share = sky_share(depth, ~(holes | front)) * beside(front)
-    assert (beside(torch.zeros_like(front)) == 0).all(), "the open is left to the network"
-    assert (share[holes] > 0.5).all()
+    assert (shows_sky(depth, holes, front, torch.zeros(3, HEIGHT, WIDTH)) == holes).all()
     small = PointRender(*(x[..., ::2, ::2] for x in (render.rgb, render.hole_mask, render.depth)))
     noise = torch.rand(2, 3, HEIGHT // 2, WIDTH // 2, generator=torch.Generator().manual_seed(0))
     ghosts = blue + 0.4 * (noise - 0.5)
@@ -187,12 +185,20 @@ def test_holes_that_the_sky_continues_show_sky_and_nothing_of_the_content():
 
 
 def test_where_the_content_is_unlike_the_sky_it_is_no_sky():
-    blue = torch.tensor([0.5, 0.7, 0.9])[:, None, None].repeat(1, HEIGHT, WIDTH)
-    holes = square_hole()
-    frame = torch.where(holes, 0.3, blue)
-    for offset, weight in ((0.0, 1.0), (0.19, 1.0), (0.3, 0.5), (0.41, 0.0)):
-        seen = continue_sky(frame, ~holes, holes.float(), blue - offset)
-        torch.testing.assert_close(seen, torch.lerp(frame, blue, weight), atol=1e-4, rtol=0)
+    depth, holes, front = torch.zeros(HEIGHT, WIDTH), square_hole(), torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    for difference, weight in ((0.0, 1.0), (0.19, 1.0), (-0.3, 0.5), (0.41, 0.0)):
+        shown = shows_sky(depth, holes, front, torch.full((3, HEIGHT, WIDTH), difference))
+        torch.testing.assert_close(shown, weight * holes.float(), atol=1e-5, rtol=0)
+
+
+def test_the_sky_s_colours_are_spread_from_known_sky_alone():
+    frame, depth = torch.full((3, HEIGHT, WIDTH), 0.2), torch.full((HEIGHT, WIDTH), 3.0)
+    depth[:20], frame[:, :20] = 0.0, 0.8
+    frame[:, 5:15, 30:50] = 0.5
+    known = torch.ones_like(depth, dtype=torch.bool)
+    known[5:15, 30:50] = False
+    torch.testing.assert_close(continued_sky(frame, depth, known), torch.full_like(frame, 0.8))
+    assert (continued_sky(frame, depth, torch.zeros_like(known)) == 0).all()
 
 
 def test_a_hole_behind_an_object_takes_after_what_is_behind_it_though_the_content_is_blurred():

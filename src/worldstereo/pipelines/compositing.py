@@ -2,8 +2,9 @@
 
 The network's frame is first given the exposure and colour of the render, which costs almost nothing at its own size;
 then it is enlarged into the holes and blended over a few pixels at their rims, and the first frame's texture and lines
-are continued into it (`Exemplars`). Beside near objects sky goes on as sky. All that is spread from known pixels
-follows `background_importance`: what a near object uncovers takes after what is behind it.
+are continued into it (`Exemplars`). Sky goes on as sky, unless the network sees something else.
+All that is spread from known pixels follows `background_importance`: what a near object uncovers takes after what is
+behind it.
 
 The obvious alternative, spreading the whole difference at the rim of a hole into it (the membrane of Pérez et al.,
 Poisson Image Editing, SIGGRAPH 2003), carries whatever is wrong beside an occluder deep into the hole. docs/models.md
@@ -31,7 +32,6 @@ _KEYFRAMES, _SMALL_SHARE = 3, 0.004  # frames that are shown to the others, whil
 _BLUR = 8  # network pixels: so far the content beside a nearer object has something of its colour
 _NEAR = 20  # the shorter side divided by this
 _NEARER = 0.8  # times the depth of what a hole shows: such surfaces do not go on in it
-_BESIDE = 8  # the shorter side divided by this: so far beside an object sky goes on
 _SKY = 0.5  # with such a share of it a hole shows sky and nothing else
 _UNLIKE_SKY = 0.2  # root mean square difference of colours
 _SEAM = 1.2  # network pixels over which the rims of holes are blended
@@ -68,9 +68,10 @@ def complete_clip(
         behind = uncovered(depth, holes, cameras[index], cameras[0])
         front = in_front(depth, holes, behind)
         smooth = fill_holes(render.rgb[index], holes, front, background_importance(depth), agreed[index])
-        share = torch.where(behind > 0, sky_share(depth, ~(holes | front)) * beside(front), 0.0)
-        smooth = continue_sky(smooth, ~holes & (depth <= 0), share, _enlarged(agreed[index], height, width))
-        return exemplars.continue_into(smooth, wide_holes(holes & (share < _SKY), narrow), front, seed + index)
+        sky = continued_sky(render.rgb[index], depth, ~holes)
+        shown = shows_sky(depth, holes, front, _enlarged(agreed[index], height, width) - sky)
+        smooth = torch.lerp(smooth, sky, shown)
+        return exemplars.continue_into(smooth, wide_holes(holes & (shown < _SKY), narrow), front, seed + index)
 
     for _ in range(_KEYFRAMES):
         shares = torch.stack([wide_holes(holes, narrow).float().mean() for holes in render.hole_mask[1:]])
@@ -162,34 +163,33 @@ def fill_holes(
     return torch.where(holes, filled.clamp(0, 1), render)
 
 
-def beside(front: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:
-    """1 within an eighth of the shorter side of what is in front of holes, falling to 0 at twice that distance."""
-    return (2 - _distance_from(front) * _BESIDE / min(front.shape)).clamp(0, 1)
-
-
-def continue_sky(
-    frame: Float[Tensor, "3 h w"],
-    sky: Bool[Tensor, "h w"],
-    share: Float[Tensor, "h w"],
-    content: Float[Tensor, "3 h w"],
+def continued_sky(
+    frame: Float[Tensor, "3 h w"], depth: Float[Tensor, "h w"], known: Bool[Tensor, "h w"]
 ) -> Float[Tensor, "3 h w"]:
-    """The frame with the colours of its sky, spread by `pull_push`, where at least half of what shows is sky.
+    """The colours of a frame's sky, known pixels without depth, spread by `pull_push`; black if there is none."""
+    sky = known & (depth <= 0)
+    return pull_push(frame[None], sky[None, None], torch.ones_like(depth)[None, None])[0]
 
-    Between a quarter and a half it fades in.
 
-    A small network puts ghosts of a roof into the sky beside it, and a roof spreads its own colours there. But what
-    the network sees there instead may be a hill: where its colour is farther than 0.2 from the sky's, in root mean
-    square, there is less of it, and none from 0.4 on.
+def shows_sky(
+    depth: Float[Tensor, "h w"],
+    holes: Bool[Tensor, "h w"],
+    front: Bool[Tensor, "h w"],
+    difference: Float[Tensor, "3 h w"],
+) -> Float[Tensor, "h w"]:
+    """How much of the sky's colours holes take: 1 where sky goes on and the network sees nothing else, 0 elsewhere.
+
+    A small network puts ghosts of a roof into the sky beside it, and a roof spreads its own colours there. But what it
+    sees there may be a hill: where its colour is farther than 0.2 from the sky's, in root mean square, a hole takes
+    less of it, and none from 0.4 on. It fades in where `sky_share` is between a quarter and a half.
 
     Args:
-        sky: known pixels of it.
-        share: of sky in what a pixel shows (`sky_share`), 0 where nothing is to change.
-        content: the network's, of the frame's size.
+        front: see `in_front`.
+        difference: the network's content minus the sky's colours.
     """
-    spread = pull_push(frame[None], sky[None, None], torch.ones_like(share)[None, None])[0]
-    unlike = (content - spread).square().mean(dim=0).sqrt()
-    weight = (2 * share / _SKY - 1).clamp(0, 1) * (2 - unlike / _UNLIKE_SKY).clamp(0, 1)
-    return torch.lerp(frame, spread, weight)
+    share = torch.where(holes, sky_share(depth, ~(holes | front)), 0.0)
+    unlike = difference.square().mean(dim=0).sqrt()
+    return (2 * share / _SKY - 1).clamp(0, 1) * (2 - unlike / _UNLIKE_SKY).clamp(0, 1)
 
 
 def wide_holes(holes: Bool[Tensor, "h w"], width: int) -> Bool[Tensor, "h w"]:
