@@ -160,11 +160,13 @@ def test_unknown_fields_are_named(tmp_path) -> None:
         train_nano(tmp_path / "run", recipes=recipes)
     with pytest.raises(InputError, match="nowhere: no such folder"):
         train_nano(tmp_path / "run", data=tmp_path / "nowhere", recipes=recipes)
-    with pytest.raises(InputError, match=r"scale 0\.0 must be positive"):
+    with pytest.raises(InputError, match=r"--scale 0\.0: must be positive"):
         train_nano(tmp_path / "run", scale=0.0, recipes=recipes)
     for scale in (float("nan"), float("inf")):
-        with pytest.raises(InputError, match=f"scale {scale} must be positive and finite"):
+        with pytest.raises(InputError, match=rf"--scale {scale}: must be positive and finite"):
             train_nano(tmp_path / "run", scale=scale, recipes=recipes)
+    with pytest.raises(InputError, match=r"--minutes -1\.0: must not be negative"):
+        train_nano(tmp_path / "run", minutes=-1.0, recipes=recipes)
 
 
 # The chain

@@ -53,7 +53,7 @@ def _describe_machine(console: "Console") -> None:
         f"'reconstruct --depth' also takes networks that look at many frames at once: {', '.join(EXTERNALS)}; "
         f"licences and packages are in docs/reconstruction.md"
     )
-    console.print("a run with nano (4 clips of 13 frames, 720×480) took 53 s and 1.6 GB on 2 CPU cores")
+    console.print("a run with nano (4 clips of 13 frames, 720×480) took 53 to 82 s and 1.6 GB on 2 CPU cores")
 
 
 def _describe_world(console: "Console", folder: Path) -> None:

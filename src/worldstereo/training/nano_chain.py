@@ -113,8 +113,10 @@ def train_nano(
     Raises:
         InputError: a configuration or an argument is wrong, or there are several processes.
     """
-    if not 0 < scale < math.inf or not minutes >= 0:
-        raise InputError(f"scale {scale} must be positive and finite, and minutes {minutes} not negative")
+    if not 0 < scale < math.inf:
+        raise InputError(f"--scale {scale}: must be positive and finite")
+    if not minutes >= 0:
+        raise InputError(f"--minutes {minutes}: must not be negative")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("the chain runs in one process; on several devices run its stages one by one (train video)")
     if data is not None and not Path(data).is_dir():
